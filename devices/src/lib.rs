@@ -1,0 +1,20 @@
+//! Device models as pure state machines: guest access in, [`Effect`]s out.
+//!
+//! Architecture invariant: **`devices` opens no file or socket, starts no thread and reads no
+//! clock.** Everything that crosses inwards is an [`Input`] (which the caller logs or replays);
+//! everything that crosses outwards is an [`Effect`]. Two machines that were restored from one
+//! [`machine::MachineState`] and are fed the same accesses and inputs stay equal for ever.
+//!
+//! * [`boundary`]: `Input` and `Effect`, the two ways across the deterministic boundary.
+//! * [`layout`]: the guest-physical memory map, I/O ports and interrupt lines.
+
+pub mod boundary;
+pub mod layout;
+
+pub use boundary::{Console, DiskError, DiskOp, DiskOutcome, DiskRequest, Effect, Input};
+
+/// Guest RAM as every crate of ftd sees it; the bitmap records pages written by device DMA.
+pub type GuestMemory = vm_memory::GuestMemoryMmap<vm_memory::bitmap::AtomicBitmap>;
+
+/// Virtual time in nanoseconds since the guest's power-on. Never goes back.
+pub type VirtualNs = u64;

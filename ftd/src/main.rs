@@ -1,0 +1,3 @@
+//! ftd
+#![allow(missing_docs)]
+fn main() {}

@@ -1,0 +1,72 @@
+//! A log entry is a position in the guest's execution and what happened there.
+
+use devices::Input;
+use serde::{Deserialize, Serialize};
+
+/// Number of an epoch: the batch in which entries are framed, sent and acknowledged. Rises by one
+/// from 1; 0 stands for "nothing yet".
+pub type Epoch = u64;
+
+/// A point in the execution of the guest's vCPU that the backup can reach exactly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Position {
+    /// At the n-th synchronous exit to user space since power-on, counted from 1; 0 is power-on.
+    /// Inputs land when the exit's access has been carried out and before the guest is entered
+    /// again, in log order (a clock that the access itself reads lands first).
+    Exit(u64),
+}
+
+/// One log entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Where it happened. Never less than the entry before it.
+    pub at: Position,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What a log entry says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// An input crossed the boundary.
+    Input(Input),
+    /// Pages of guest RAM to be written once the position is reached; always followed, in this
+    /// epoch or a later one and at the same position, by a `Snapshot`. (A large snapshot's pages
+    /// travel in several of these, so that no epoch outgrows a frame.)
+    Pages(Vec<Page>),
+    /// After the exit named by the position, and before the next one, the primary was stopped
+    /// where it stood. The backup runs to the position, then loads this.
+    Snapshot(Box<Snapshot>),
+    /// The machine made an output here, with this CRC32C over its canonical (postcard) form. The
+    /// backup's own machine makes the same one, or has diverged.
+    Output {
+        /// CRC32C of the postcard encoding of the `Effect`.
+        crc: u32,
+    },
+    /// The primary reached this position and no further by the end of the epoch; the last entry of
+    /// every epoch. The backup may run up to it and not beyond.
+    Reached {
+        /// CRC32C over the general registers, RIP and RFLAGS, and the machine's state.
+        digest: u32,
+    },
+}
+
+/// The state of a guest that was stopped at no exit: everything but the pages sent before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The vCPU's state, encoded and versioned by `vmm`.
+    pub cpu: Vec<u8>,
+    /// The machine's state, encoded by `devices`.
+    pub machine: Vec<u8>,
+    /// Pages dirtied since the last snapshot, less those sent as `Event::Pages`.
+    pub pages: Vec<Page>,
+}
+
+/// One 4 KiB page of guest RAM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page {
+    /// Guest frame number: guest-physical address / 4096.
+    pub gfn: u64,
+    /// Its 4096 bytes, or nothing when all of them are zero.
+    pub data: Vec<u8>,
+}
