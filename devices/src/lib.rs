@@ -7,11 +7,14 @@
 //!
 //! * [`boundary`]: `Input` and `Effect`, the two ways across the deterministic boundary.
 //! * [`layout`]: the guest-physical memory map, I/O ports and interrupt lines.
+//! * [`restore`]: why a saved state is refused.
 
 pub mod boundary;
 pub mod layout;
+pub mod restore;
 
 pub use boundary::{Console, DiskError, DiskOp, DiskOutcome, DiskRequest, Effect, Input};
+pub use restore::RestoreError;
 
 /// Guest RAM as every crate of ftd sees it; the bitmap records pages written by device DMA.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<vm_memory::bitmap::AtomicBitmap>;
