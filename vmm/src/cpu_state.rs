@@ -1,0 +1,180 @@
+//! A vCPU's whole state as one value: what a snapshot carries and a state hash covers.
+
+use kvm_bindings::{
+    Msrs, kvm_debugregs, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::error::VmmError;
+use crate::kvm::Vcpu;
+
+/// Version of [`CpuState`]'s encoding; a snapshot of another version is refused.
+pub const CPU_STATE_VERSION: u16 = 1;
+
+/// MSRs that belong to the guest's architectural state. Special registers hold EFER, FS and GS
+/// base; clocks and counters are hidden or filtered; the rest of what KVM lists is host policy.
+pub const GUEST_MSRS: [u32; 13] = [
+    0x174,       // IA32_SYSENTER_CS
+    0x175,       // IA32_SYSENTER_ESP
+    0x176,       // IA32_SYSENTER_EIP
+    0x1a0,       // IA32_MISC_ENABLE
+    0x1d9,       // IA32_DEBUGCTL
+    0x277,       // IA32_PAT
+    0x2ff,       // IA32_MTRR_DEF_TYPE
+    0xc000_0081, // STAR
+    0xc000_0082, // LSTAR
+    0xc000_0083, // CSTAR
+    0xc000_0084, // SFMASK
+    0xc000_0102, // KERNEL_GS_BASE
+    0x48,        // IA32_SPEC_CTRL
+];
+
+/// Everything that decides what a vCPU does next.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CpuState {
+    version: u16,
+    regs: kvm_regs,
+    sregs: kvm_sregs,
+    fpu: Fpu,
+    debugregs: kvm_debugregs,
+    events: kvm_vcpu_events,
+    msrs: Vec<(u32, u64)>,
+    run: RunState,
+}
+
+/// What the vCPU loop itself remembers between entries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunState {
+    /// Address of the breakpoint on the guest's #GP entry, once it is armed.
+    pub gp_breakpoint: Option<u64>,
+    /// The guest executed HLT and waits for an interrupt.
+    pub halted: bool,
+}
+
+/// The FXSAVE image (SDM vol. 1, 10.5.1), as `KVM_GET_FPU` gives it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Fpu {
+    fpr: [[u8; 16]; 8],
+    fcw: u16,
+    fsw: u16,
+    ftwx: u8,
+    last_opcode: u16,
+    last_ip: u64,
+    last_dp: u64,
+    xmm: [[u8; 16]; 16],
+    mxcsr: u32,
+}
+
+impl From<kvm_fpu> for Fpu {
+    fn from(fpu: kvm_fpu) -> Fpu {
+        let kvm_fpu {
+            fpr, fcw, fsw, ftwx, last_opcode, last_ip, last_dp, xmm, mxcsr, pad1: _, pad2: _
+        } = fpu;
+        Fpu { fpr, fcw, fsw, ftwx, last_opcode, last_ip, last_dp, xmm, mxcsr }
+    }
+}
+
+impl From<&Fpu> for kvm_fpu {
+    fn from(fpu: &Fpu) -> kvm_fpu {
+        let Fpu { fpr, fcw, fsw, ftwx, last_opcode, last_ip, last_dp, xmm, mxcsr } = fpu.clone();
+        kvm_fpu {
+            fpr, fcw, fsw, ftwx, pad1: 0, last_opcode, last_ip, last_dp, xmm, mxcsr, pad2: 0
+        }
+    }
+}
+
+impl CpuState {
+    /// Reads the state of a settled vCPU ([`Vcpu::settle`]).
+    pub fn save(vcpu: &Vcpu, run: RunState) -> Result<CpuState, VmmError> {
+        let fd = vcpu.fd();
+        Ok(CpuState {
+            version: CPU_STATE_VERSION,
+            regs: fd.get_regs().map_err(VmmError::ioctl("KVM_GET_REGS"))?,
+            sregs: vcpu.sregs()?,
+            fpu: fd.get_fpu().map_err(VmmError::ioctl("KVM_GET_FPU"))?.into(),
+            debugregs: fd.get_debug_regs().map_err(VmmError::ioctl("KVM_GET_DEBUGREGS"))?,
+            events: fd.get_vcpu_events().map_err(VmmError::ioctl("KVM_GET_VCPU_EVENTS"))?,
+            msrs: GUEST_MSRS.iter().filter_map(|&index| read_msr(vcpu, index)).collect(),
+            run,
+        })
+    }
+
+    /// Makes a settled vCPU be in this state, but for the breakpoint of its run state, which is
+    /// the caller's to arm.
+    pub fn load(&self, vcpu: &mut Vcpu) -> Result<(), VmmError> {
+        let CpuState {
+            version: _,
+            regs,
+            sregs,
+            fpu,
+            debugregs,
+            events,
+            msrs,
+            run: _,
+        } = self;
+        vcpu.set_sregs(sregs)?;
+        let fd = vcpu.fd();
+        fd.set_fpu(&fpu.into()).map_err(VmmError::ioctl("KVM_SET_FPU"))?;
+        fd.set_debug_regs(debugregs).map_err(VmmError::ioctl("KVM_SET_DEBUGREGS"))?;
+        for &(index, data) in msrs {
+            write_msr(vcpu, index, data)?;
+        }
+        fd.set_vcpu_events(events).map_err(VmmError::ioctl("KVM_SET_VCPU_EVENTS"))?;
+        fd.set_regs(regs).map_err(VmmError::ioctl("KVM_SET_REGS"))?;
+        vcpu.set_regs(*regs);
+        Ok(())
+    }
+
+    /// The encoding that a snapshot carries.
+    pub fn encode(&self) -> Result<Vec<u8>, VmmError> {
+        postcard::to_allocvec(self)
+            .map_err(|error| VmmError::BadSnapshot(format!("CPU state: {error}")))
+    }
+
+    /// Decodes and validates what a peer or a log file says.
+    pub fn decode(bytes: &[u8]) -> Result<CpuState, VmmError> {
+        let (version, _) = postcard::take_from_bytes::<u16>(bytes)
+            .map_err(|error| VmmError::BadSnapshot(format!("CPU state: {error}")))?;
+        if version != CPU_STATE_VERSION {
+            return Err(VmmError::BadSnapshot(format!(
+                "CPU state has version {version}, this ftd reads {CPU_STATE_VERSION}"
+            )));
+        }
+        let (state, rest) = postcard::take_from_bytes::<CpuState>(bytes)
+            .map_err(|error| VmmError::BadSnapshot(format!("CPU state: {error}")))?;
+        if !rest.is_empty() {
+            return Err(VmmError::BadSnapshot("CPU state is followed by other bytes".to_owned()));
+        }
+        if let Some(&(index, _)) = state.msrs.iter().find(|(i, _)| !GUEST_MSRS.contains(i)) {
+            return Err(VmmError::BadSnapshot(format!("CPU state sets MSR {index:#x}")));
+        }
+        Ok(state)
+    }
+
+    /// What the vCPU loop remembers.
+    pub fn run_state(&self) -> RunState {
+        self.run
+    }
+
+    /// The general registers.
+    pub fn regs(&self) -> &kvm_regs {
+        &self.regs
+    }
+}
+
+fn read_msr(vcpu: &Vcpu, index: u32) -> Option<(u32, u64)> {
+    let mut msrs = Msrs::from_entries(&[kvm_msr_entry { index, ..Default::default() }]).ok()?;
+    // A host without this MSR reads 0 of 1: then the guest has none either.
+    (vcpu.fd().get_msrs(&mut msrs).ok()? == 1).then(|| (index, msrs.as_slice()[0].data))
+}
+
+fn write_msr(vcpu: &Vcpu, index: u32, data: u64) -> Result<(), VmmError> {
+    let refused = |why: String| VmmError::BadSnapshot(format!("MSR {index:#x}: {why}"));
+    let msrs = Msrs::from_entries(&[kvm_msr_entry { index, data, ..Default::default() }])
+        .map_err(|error| refused(format!("{error:?}")))?;
+    match vcpu.fd().set_msrs(&msrs) {
+        Ok(1) => Ok(()),
+        Ok(_) => Err(refused(format!("this host's KVM refuses the value {data:#x}"))),
+        Err(error) => Err(VmmError::ioctl("KVM_SET_MSRS")(error)),
+    }
+}

@@ -1,0 +1,51 @@
+//! What can go wrong between ftd and the host's KVM.
+
+use thiserror::Error;
+
+/// An error of the VMM. None of them is reachable by a guest that merely misbehaves inside its own
+/// machine; those end as faults in the guest or as [`crate::guest::Stop::Crashed`].
+#[derive(Debug, Error)]
+pub enum VmmError {
+    /// `/dev/kvm` could not be opened.
+    #[error("cannot open /dev/kvm: load kvm_intel or kvm_amd, or add this user to group kvm")]
+    OpenKvm(#[source] std::io::Error),
+    /// The host's KVM lacks something ftd cannot do without.
+    #[error("this host's KVM lacks {what}; `ftd doctor` lists what it has")]
+    MissingCapability {
+        /// The capability's name in the kernel's API.
+        what: &'static str,
+    },
+    /// An ioctl failed.
+    #[error("KVM: {what} failed")]
+    Ioctl {
+        /// The ioctl.
+        what: &'static str,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Guest RAM could not be had.
+    #[error("cannot allocate {bytes} bytes of guest memory: {why}")]
+    Memory {
+        /// Size asked for.
+        bytes: u64,
+        /// The reason.
+        why: String,
+    },
+    /// A snapshot that came over the channel or from a log is not one of this machine.
+    #[error("the snapshot cannot be loaded: {0}")]
+    BadSnapshot(String),
+    /// An input of the log does not fit the machine's state.
+    #[error("an input does not fit the machine: {0}")]
+    BadInput(String),
+}
+
+impl VmmError {
+    /// Wraps an errno from kvm-ioctls.
+    pub fn ioctl(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> VmmError {
+        move |error| VmmError::Ioctl {
+            what,
+            source: std::io::Error::from_raw_os_error(error.errno()),
+        }
+    }
+}

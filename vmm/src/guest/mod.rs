@@ -1,0 +1,254 @@
+//! vCPU, RAM and machine together: the deterministic inside of the boundary, entered and fed by
+//! whoever drives it (the primary's loop, or the backup's replay of its log).
+//!
+//! A driver's cycle: [`Guest::enter`]; at an exit, if [`Access::needs_clock`], apply an
+//! `Input::Clock`; [`Guest::carry_out`]; take the machine's effects; apply inputs; again.
+
+mod hash;
+mod snapshot;
+mod tsc_trap;
+
+use devices::machine::{Machine, MachineConfig};
+use devices::{Effect, GuestMemory, Input};
+
+pub use hash::StateHash;
+use tsc_trap::{TrappedRdtsc, TscTrap};
+
+use crate::cpu_state::RunState;
+use crate::error::VmmError;
+use crate::kvm::{Exit, Vcpu, Vm};
+use crate::memory::PageSet;
+
+/// A guest: one vCPU, its RAM, its machine, and how many synchronous exits it has made.
+pub struct Guest {
+    vcpu: Vcpu,
+    vm: Vm,
+    machine: Machine,
+    config: MachineConfig,
+    exits: u64,
+    halted: bool,
+    tsc_trap: TscTrap,
+    dirty: PageSet,
+}
+
+/// Why the guest is not running.
+#[derive(Debug)]
+pub enum Stop {
+    /// A synchronous exit; the exit count has risen by one.
+    Exit(Access),
+    /// A signal or `immediate_exit` stopped it where it was; the exit count stands still.
+    Kicked,
+    /// It cannot go on: KVM refuses to run it.
+    Crashed(String),
+}
+
+/// A synchronous exit that is to be carried out.
+#[derive(Debug)]
+pub struct Access {
+    exit: Exit,
+    needs_clock: bool,
+    rdtsc: Option<TrappedRdtsc>,
+}
+
+impl Access {
+    /// Whether the driver must apply a fresh `Input::Clock` before [`Guest::carry_out`].
+    pub fn needs_clock(&self) -> bool {
+        self.needs_clock
+    }
+
+    /// The exit itself.
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+}
+
+impl Guest {
+    /// Puts the parts together. `ram_bytes` of RAM are counted as dirty from the start.
+    pub fn new(vm: Vm, vcpu: Vcpu, config: MachineConfig) -> Guest {
+        let dirty = PageSet::empty(crate::memory::ram_bytes(vm.memory()));
+        Guest {
+            vcpu,
+            vm,
+            machine: Machine::new(&config),
+            config,
+            exits: 0,
+            halted: false,
+            tsc_trap: TscTrap::default(),
+            dirty,
+        }
+    }
+
+    /// Synchronous exits since power-on: the n of `Position::Exit(n)`.
+    pub fn exits(&self) -> u64 {
+        self.exits
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// What the machine was made from.
+    pub fn config(&self) -> &MachineConfig {
+        &self.config
+    }
+
+    /// Guest RAM.
+    pub fn memory(&self) -> &GuestMemory {
+        self.vm.memory()
+    }
+
+    /// The vCPU, to set its first registers and to reach its kick flag.
+    pub fn vcpu_mut(&mut self) -> &mut Vcpu {
+        &mut self.vcpu
+    }
+
+    /// The effects since the last call, in order.
+    pub fn effects(&mut self) -> std::vec::Drain<'_, Effect> {
+        self.machine.effects()
+    }
+
+    /// Applies an input where the guest stands.
+    pub fn apply(&mut self, input: Input) -> Result<(), VmmError> {
+        self.machine
+            .input(self.vm.memory(), input)
+            .map_err(|error| VmmError::BadInput(error.to_string()))
+    }
+
+    /// Whether the guest waits in HLT and nothing it could wake for is pending.
+    pub fn is_idle(&mut self) -> bool {
+        self.halted && !(self.machine.pending_interrupt() && self.vcpu.ready_for_interrupt())
+    }
+
+    /// Injects what is pending and runs the guest to its next stop. Must not be called when
+    /// [`Guest::is_idle`].
+    pub fn enter(&mut self) -> Result<Stop, VmmError> {
+        self.inject_pending()?;
+        let exit = match self.vcpu.run() {
+            Ok(exit) => exit,
+            Err(error) => return Ok(Stop::Crashed(format!("{error:?}; {}", self.whereabouts()))),
+        };
+        match exit {
+            Exit::Interrupted => {
+                self.vcpu.clear_immediate_exit();
+                return Ok(Stop::Kicked);
+            }
+            Exit::Failed { reason, detail } => {
+                return Ok(Stop::Crashed(format!(
+                    "KVM exit {reason} (detail {detail:#x}); {}",
+                    self.whereabouts()
+                )));
+            }
+            _ => {}
+        }
+        self.exits += 1;
+        let rdtsc = match exit {
+            Exit::Debug { pc, .. } => self.tsc_trap.inspect(&self.vcpu, self.vm.memory(), pc)?,
+            _ => None,
+        };
+        let needs_clock = rdtsc.is_some() || self.exit_needs_clock(&exit);
+        Ok(Stop::Exit(Access { exit, needs_clock, rdtsc }))
+    }
+
+    fn inject_pending(&mut self) -> Result<(), VmmError> {
+        let mut window = false;
+        if self.machine.pending_interrupt() {
+            window = true;
+            if self.vcpu.ready_for_interrupt()
+                && let Some(vector) = self.machine.take_interrupt()
+            {
+                self.vcpu.inject(vector)?;
+                self.halted = false;
+                window = self.machine.pending_interrupt();
+            }
+        }
+        self.vcpu.request_interrupt_window(window);
+        Ok(())
+    }
+
+    fn exit_needs_clock(&self, exit: &Exit) -> bool {
+        match *exit {
+            Exit::PortIn { port, .. } => self.machine.pio_needs_clock(port, false),
+            Exit::PortOut { port, .. } => self.machine.pio_needs_clock(port, true),
+            Exit::MmioRead { address, .. } => self.machine.mmio_needs_clock(address, false),
+            Exit::MmioWrite { address, .. } => self.machine.mmio_needs_clock(address, true),
+            Exit::ReadMsr { index } => self.machine.msr_needs_clock(index, false),
+            Exit::WriteMsr { index, .. } => self.machine.msr_needs_clock(index, true),
+            _ => false,
+        }
+    }
+
+    /// Carries out the access of an exit on the machine. Its effects are waiting afterwards.
+    pub fn carry_out(&mut self, access: Access) -> Result<(), VmmError> {
+        let Guest { vcpu, vm, machine, .. } = self;
+        let memory = vm.memory();
+        match access.exit {
+            Exit::PortIn { port, size, .. } => {
+                for item in vcpu.port_data().chunks_exact_mut(usize::from(size.max(1))) {
+                    machine.pio_read(port, item);
+                }
+                if port == u16::from(devices::layout::TSC_PORT) && size == 4 {
+                    // The rewritten RDTSC: EAX is the port's data, EDX is set here.
+                    let mut regs = vcpu.regs();
+                    regs.rdx = machine.tsc() >> 32;
+                    vcpu.set_regs(regs);
+                }
+            }
+            Exit::PortOut { port, size, .. } => {
+                for item in vcpu.port_data().chunks_exact(usize::from(size.max(1))) {
+                    machine.pio_write(port, item);
+                }
+            }
+            Exit::MmioRead { address, len } => {
+                let answer = vcpu.mmio_answer();
+                answer.fill(0);
+                machine.mmio_read(memory, address, &mut answer[..usize::from(len)]);
+            }
+            Exit::MmioWrite { address, len, data } => {
+                machine.mmio_write(memory, address, &data[..usize::from(len)]);
+            }
+            Exit::ReadMsr { index } => {
+                let value = machine.msr_read(index);
+                vcpu.answer_msr(value);
+            }
+            Exit::WriteMsr { index, value } => {
+                let done = machine.msr_write(index, value);
+                vcpu.answer_msr(done.map(|()| value));
+            }
+            Exit::Halt => self.halted = true,
+            Exit::Debug { .. } => match access.rdtsc {
+                Some(rdtsc) => rdtsc.emulate(vcpu, machine.tsc())?,
+                None => tsc_trap::step_over(vcpu),
+            },
+            Exit::Shutdown => machine.triple_fault(),
+            Exit::InterruptWindow | Exit::SetTpr | Exit::Interrupted | Exit::Failed { .. } => {}
+        }
+        self.tsc_trap.watch(self.exits, &self.vcpu, self.vm.memory())
+    }
+
+    /// CRC32C over the general registers and the machine's time: cheap enough for every epoch.
+    pub fn digest(&self) -> u32 {
+        let r = self.vcpu.regs();
+        let words = [
+            r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rsp, r.rbp, r.r8, r.r9, r.r10, r.r11,
+            r.r12, r.r13, r.r14, r.r15, r.rip, r.rflags, self.machine.now(), self.exits,
+        ];
+        words.iter().fold(0, |crc, word| crc32c::crc32c_append(crc, &word.to_le_bytes()))
+    }
+
+    fn run_state(&self) -> RunState {
+        RunState { gp_breakpoint: self.tsc_trap.address(), halted: self.halted }
+    }
+
+    /// Where the vCPU is, for a crash report.
+    fn whereabouts(&self) -> String {
+        let regs = self.vcpu.fd().get_regs().unwrap_or_default();
+        let sregs = self.vcpu.fd().get_sregs().unwrap_or_default();
+        format!(
+            "after exit {} at CS:RIP {:#x}:{:#x}, RSP {:#x}, RFLAGS {:#x}, CR0 {:#x}, CR2 {:#x}, \
+             CR3 {:#x}, CR4 {:#x}",
+            self.exits, sregs.cs.selector, regs.rip, regs.rsp, regs.rflags, sregs.cr0, sregs.cr2,
+            sregs.cr3, sregs.cr4
+        )
+    }
+}

@@ -1,0 +1,224 @@
+//! RDTSC and RDTSCP in the guest's user space.
+//!
+//! CR4.TSD makes them raise #GP at CPL3 (SDM vol. 2, RDTSC). A hardware breakpoint on the guest's
+//! #GP entry gives the VMM each #GP before the guest's handler runs an instruction: if RDTSC caused
+//! it, the VMM undoes the exception and answers with virtual time; if not, the handler runs on.
+
+use devices::GuestMemory;
+use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
+use vm_memory::{Bytes, GuestAddress};
+
+use crate::error::VmmError;
+use crate::kvm::Vcpu;
+
+const CR4_TSD: u64 = 1 << 2;
+const RFLAGS_RF: u64 = 1 << 16;
+const GP_VECTOR: u64 = 13;
+/// Exits between looks at the guest's IDT while the breakpoint may still move (boot), and after.
+const LOOK_EVERY_EARLY: u64 = 32;
+const LOOK_EVERY: u64 = 1024;
+const EARLY_EXITS: u64 = 200_000;
+
+/// The breakpoint on the guest's #GP entry.
+#[derive(Debug, Default)]
+pub struct TscTrap {
+    address: Option<u64>,
+}
+
+impl TscTrap {
+    /// Where it is armed.
+    pub fn address(&self) -> Option<u64> {
+        self.address
+    }
+
+    /// Puts the breakpoint where a snapshot had it.
+    pub fn restore(&mut self, address: Option<u64>, vcpu: &Vcpu) -> Result<(), VmmError> {
+        if self.address != address {
+            vcpu.debug(address, false)?;
+            self.address = address;
+        }
+        Ok(())
+    }
+
+    /// Looks now and then, at exits that every replica has alike, where the guest's #GP entry is,
+    /// and moves the breakpoint there.
+    pub fn watch(
+        &mut self,
+        exits: u64,
+        vcpu: &Vcpu,
+        memory: &GuestMemory,
+    ) -> Result<(), VmmError> {
+        let every = if exits < EARLY_EXITS { LOOK_EVERY_EARLY } else { LOOK_EVERY };
+        if !exits.is_multiple_of(every) {
+            return Ok(());
+        }
+        let sregs = vcpu.sregs()?;
+        if sregs.cr4 & CR4_TSD == 0 {
+            return Ok(());
+        }
+        match gp_entry(vcpu, memory, &sregs) {
+            Some(entry) => self.restore(Some(entry), vcpu),
+            None => Ok(()),
+        }
+    }
+
+    /// At a debug exit: the RDTSC that caused the #GP, if that is what it was.
+    pub fn inspect(
+        &self,
+        vcpu: &Vcpu,
+        memory: &GuestMemory,
+        pc: u64,
+    ) -> Result<Option<TrappedRdtsc>, VmmError> {
+        if self.address != Some(pc) {
+            return Ok(None);
+        }
+        let regs = vcpu.regs();
+        let mut frame = [0u8; 48];
+        if !read_virtual(vcpu, memory, regs.rsp, &mut frame) {
+            return Ok(None);
+        }
+        let word = |i: usize| {
+            let mut bytes = [0u8; 8];
+            bytes.copy_from_slice(&frame[i * 8..i * 8 + 8]);
+            u64::from_le_bytes(bytes)
+        };
+        let [error, rip, cs, rflags, rsp, ss] = [0, 1, 2, 3, 4, 5].map(word);
+        if error != 0 || cs & 3 != 3 {
+            return Ok(None);
+        }
+        let mut code = [0u8; 3];
+        if !read_virtual(vcpu, memory, rip, &mut code[..2]) || code[0] != 0x0f {
+            return Ok(None);
+        }
+        if code[1] == 0x01 {
+            read_virtual(vcpu, memory, rip.wrapping_add(2), &mut code[2..]);
+        }
+        let aux = match code {
+            [_, 0x31, _] => false,
+            [_, 0x01, 0xf9] => true,
+            _ => return Ok(None),
+        };
+        let sregs = vcpu.sregs()?;
+        let (Some(cs), Some(ss)) =
+            (segment(vcpu, memory, &sregs, cs), segment(vcpu, memory, &sregs, ss))
+        else {
+            return Ok(None);
+        };
+        Ok(Some(TrappedRdtsc { regs, sregs, cs, ss, rip, rflags, rsp, aux }))
+    }
+}
+
+/// A #GP entry that RDTSC or RDTSCP caused, ready to be undone.
+#[derive(Debug)]
+pub struct TrappedRdtsc {
+    regs: kvm_regs,
+    sregs: kvm_sregs,
+    cs: kvm_segment,
+    ss: kvm_segment,
+    rip: u64,
+    rflags: u64,
+    rsp: u64,
+    aux: bool,
+}
+
+impl TrappedRdtsc {
+    /// Puts the vCPU behind the instruction, with `tsc` in EDX:EAX (and 0 in ECX for RDTSCP:
+    /// IA32_TSC_AUX is hidden and zero).
+    pub fn emulate(self, vcpu: &mut Vcpu, tsc: u64) -> Result<(), VmmError> {
+        let TrappedRdtsc { mut regs, mut sregs, cs, ss, rip, rflags, rsp, aux } = self;
+        regs.rax = tsc & 0xffff_ffff;
+        regs.rdx = tsc >> 32;
+        if aux {
+            regs.rcx = 0;
+        }
+        regs.rip = rip.wrapping_add(if aux { 3 } else { 2 });
+        regs.rflags = rflags & !RFLAGS_RF;
+        regs.rsp = rsp;
+        sregs.cs = cs;
+        sregs.ss = ss;
+        vcpu.set_sregs(&sregs)?;
+        vcpu.set_regs(regs);
+        Ok(())
+    }
+}
+
+/// Lets the instruction under the breakpoint run: RF masks it for one instruction (SDM vol. 3,
+/// 18.3.1.1).
+pub fn step_over(vcpu: &mut Vcpu) {
+    let mut regs = vcpu.regs();
+    regs.rflags |= RFLAGS_RF;
+    vcpu.set_regs(regs);
+}
+
+/// The handler of vector 13 in the IDT that is loaded, if it is a present 64-bit gate.
+fn gp_entry(vcpu: &Vcpu, memory: &GuestMemory, sregs: &kvm_sregs) -> Option<u64> {
+    if u64::from(sregs.idt.limit) < GP_VECTOR * 16 + 15 {
+        return None;
+    }
+    let mut gate = [0u8; 16];
+    if !read_virtual(vcpu, memory, sregs.idt.base + GP_VECTOR * 16, &mut gate) {
+        return None;
+    }
+    let present_interrupt_or_trap_gate = gate[5] & 0x8e == 0x8e;
+    let half = |a: usize| u64::from(u16::from_le_bytes([gate[a], gate[a + 1]]));
+    let offset = half(0) | half(6) << 16 | half(8) << 32 | half(10) << 48;
+    present_interrupt_or_trap_gate.then_some(offset)
+}
+
+/// A code or data segment as the GDT describes it (SDM vol. 3, 3.4.5).
+fn segment(
+    vcpu: &Vcpu,
+    memory: &GuestMemory,
+    sregs: &kvm_sregs,
+    selector: u64,
+) -> Option<kvm_segment> {
+    let index = selector & 0xfff8;
+    if selector & 4 != 0 || index + 7 > u64::from(sregs.gdt.limit) {
+        return None;
+    }
+    let mut bytes = [0u8; 8];
+    if !read_virtual(vcpu, memory, sregs.gdt.base + index, &mut bytes) {
+        return None;
+    }
+    let descriptor = u64::from_le_bytes(bytes);
+    let bits = |at: u32, mask: u64| (descriptor >> at & mask) as u8;
+    let limit = (descriptor & 0xffff | descriptor >> 32 & 0xf_0000) as u32;
+    let g = bits(55, 1);
+    Some(kvm_segment {
+        base: descriptor >> 16 & 0xff_ffff | descriptor >> 32 & 0xff00_0000,
+        limit: if g == 1 { limit << 12 | 0xfff } else { limit },
+        selector: selector as u16,
+        type_: bits(40, 0xf) | 1,
+        present: bits(47, 1),
+        dpl: bits(45, 3),
+        db: bits(54, 1),
+        s: bits(44, 1),
+        l: bits(53, 1),
+        g,
+        avl: bits(52, 1),
+        unusable: 0,
+        padding: 0,
+    })
+}
+
+/// Reads guest-virtual memory through the page tables the vCPU has loaded.
+fn read_virtual(vcpu: &Vcpu, memory: &GuestMemory, address: u64, into: &mut [u8]) -> bool {
+    let mut done = 0;
+    while done < into.len() {
+        let at = address.wrapping_add(done as u64);
+        let Ok(found) = vcpu.fd().translate_gva(at) else { return false };
+        if found.valid == 0 {
+            return false;
+        }
+        let in_page = (4096 - (at & 4095)) as usize;
+        let end = into.len().min(done + in_page);
+        if memory
+            .read_slice(&mut into[done..end], GuestAddress(found.physical_address))
+            .is_err()
+        {
+            return false;
+        }
+        done = end;
+    }
+    true
+}

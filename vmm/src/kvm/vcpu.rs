@@ -1,0 +1,155 @@
+//! One vCPU, entered through [`Vcpu::run`]; general registers travel in the shared page
+//! (KVM_CAP_SYNC_REGS), so that reading them at an exit costs no system call.
+
+use kvm_bindings::{
+    CpuId, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP, kvm_cpuid_entry2,
+    kvm_guest_debug, kvm_guest_debug_arch, kvm_regs, kvm_sregs,
+};
+use kvm_ioctls::{Kvm, SyncReg, VcpuFd};
+use libc::{EAGAIN, EINTR};
+
+use super::exit::{self, Exit};
+use super::vm::Vm;
+use crate::error::VmmError;
+
+/// A vCPU of a [`Vm`].
+pub struct Vcpu {
+    fd: VcpuFd,
+    run_bytes: usize,
+}
+
+impl Vcpu {
+    /// Makes vCPU 0 with this CPUID.
+    pub fn new(kvm: &Kvm, vm: &Vm, cpuid: &[kvm_cpuid_entry2]) -> Result<Vcpu, VmmError> {
+        let mut fd = vm.fd().create_vcpu(0).map_err(VmmError::ioctl("KVM_CREATE_VCPU"))?;
+        let cpuid = CpuId::from_entries(cpuid)
+            .map_err(|_| VmmError::MissingCapability { what: "room for the CPU model's CPUID" })?;
+        fd.set_cpuid2(&cpuid).map_err(VmmError::ioctl("KVM_SET_CPUID2"))?;
+        let run_bytes =
+            kvm.get_vcpu_mmap_size().map_err(VmmError::ioctl("KVM_GET_VCPU_MMAP_SIZE"))?;
+        fd.set_sync_valid_reg(SyncReg::Register);
+        Ok(Vcpu { fd, run_bytes })
+    }
+
+    /// The file descriptor, for the ioctls that have no wrapper here.
+    pub fn fd(&self) -> &VcpuFd {
+        &self.fd
+    }
+
+    /// Enters the guest until it exits to user space or the thread gets a signal.
+    pub fn run(&mut self) -> Result<Exit, VmmError> {
+        match self.fd.run() {
+            Ok(_) => Ok(exit::decode(self.fd.get_kvm_run())),
+            Err(error) if error.errno() == EINTR || error.errno() == EAGAIN => {
+                Ok(Exit::Interrupted)
+            }
+            // Emulation the kernel can't do, and the like: reported in the shared page as well.
+            Err(error) => Err(VmmError::ioctl("KVM_RUN")(error)),
+        }
+    }
+
+    /// Finishes what the last exit left to do (the result of an IN reaches its register) without
+    /// running an instruction, and brings the flags in the shared page up to date.
+    pub fn settle(&mut self) -> Result<(), VmmError> {
+        self.fd.set_kvm_immediate_exit(1);
+        let settled = self.run();
+        self.fd.set_kvm_immediate_exit(0);
+        match settled? {
+            Exit::Interrupted => Ok(()),
+            exit => Err(VmmError::BadSnapshot(format!("settling the vCPU ended in {exit:?}"))),
+        }
+    }
+
+    /// Address of `immediate_exit`, for a signal handler to set.
+    pub fn immediate_exit_flag(&mut self) -> *mut u8 {
+        &raw mut self.fd.get_kvm_run().immediate_exit
+    }
+
+    /// Clears `immediate_exit` after a kick.
+    pub fn clear_immediate_exit(&mut self) {
+        self.fd.set_kvm_immediate_exit(0);
+    }
+
+    /// The general registers at the last exit.
+    pub fn regs(&self) -> kvm_regs {
+        self.fd.sync_regs().regs
+    }
+
+    /// Changes the general registers before the next entry.
+    pub fn set_regs(&mut self, regs: kvm_regs) {
+        self.fd.sync_regs_mut().regs = regs;
+        self.fd.set_sync_dirty_reg(SyncReg::Register);
+    }
+
+    /// Special registers (a system call).
+    pub fn sregs(&self) -> Result<kvm_sregs, VmmError> {
+        self.fd.get_sregs().map_err(VmmError::ioctl("KVM_GET_SREGS"))
+    }
+
+    /// Sets the special registers.
+    pub fn set_sregs(&self, sregs: &kvm_sregs) -> Result<(), VmmError> {
+        self.fd.set_sregs(sregs).map_err(VmmError::ioctl("KVM_SET_SREGS"))
+    }
+
+    /// Whether an interrupt can be injected at this exit.
+    pub fn ready_for_interrupt(&mut self) -> bool {
+        self.fd.get_kvm_run().ready_for_interrupt_injection != 0
+    }
+
+    /// Asks for an exit at the first point where the guest can take an interrupt.
+    pub fn request_interrupt_window(&mut self, wanted: bool) {
+        self.fd.get_kvm_run().request_interrupt_window = u8::from(wanted);
+    }
+
+    /// Injects a vector; only when [`Vcpu::ready_for_interrupt`].
+    #[allow(unsafe_code)]
+    pub fn inject(&mut self, vector: u8) -> Result<(), VmmError> {
+        use std::os::fd::AsRawFd;
+        use vmm_sys_util::ioctl::ioctl_with_ref;
+        let interrupt = kvm_bindings::kvm_interrupt { irq: u32::from(vector) };
+        // SAFETY: the descriptor is a vCPU's, the kernel only reads the structure.
+        let answer = unsafe { ioctl_with_ref(&self.fd, KVM_INTERRUPT(), &interrupt) };
+        let _ = self.fd.as_raw_fd();
+        if answer == 0 {
+            return Ok(());
+        }
+        Err(VmmError::Ioctl { what: "KVM_INTERRUPT", source: std::io::Error::last_os_error() })
+    }
+
+    /// Arms (or with `None` disarms) a hardware breakpoint, and single-stepping.
+    pub fn debug(&self, breakpoint: Option<u64>, single_step: bool) -> Result<(), VmmError> {
+        let mut control = 0;
+        let mut debugreg = [0u64; 8];
+        if let Some(address) = breakpoint {
+            control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
+            debugreg[0] = address;
+            debugreg[7] = 0x402; // G0, and the bit that is always one (SDM vol. 3, 18.2.4)
+        }
+        if single_step {
+            control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
+        }
+        let debug = kvm_guest_debug { control, arch: kvm_guest_debug_arch { debugreg }, pad: 0 };
+        self.fd.set_guest_debug(&debug).map_err(VmmError::ioctl("KVM_SET_GUEST_DEBUG"))
+    }
+
+    /// The data of the port exit that the vCPU is stopped at.
+    #[allow(unsafe_code)]
+    pub fn port_data(&mut self) -> &mut [u8] {
+        let mapped = self.run_bytes;
+        // SAFETY: the wrapper mapped `run_bytes` from the vCPU; its callers hold a port exit, and
+        // for any other exit the bounds check keeps the slice within the mapping all the same.
+        unsafe { exit::port_data(self.fd.get_kvm_run(), mapped) }
+    }
+
+    /// Where the answer to an MMIO load goes.
+    pub fn mmio_answer(&mut self) -> &mut [u8; 8] {
+        exit::mmio_answer(self.fd.get_kvm_run())
+    }
+
+    /// Answers an MSR exit; `None` raises #GP.
+    pub fn answer_msr(&mut self, answer: Option<u64>) {
+        exit::answer_msr(self.fd.get_kvm_run(), answer);
+    }
+}
+
+vmm_sys_util::ioctl_iow_nr!(KVM_INTERRUPT, kvm_bindings::KVMIO, 0x86, kvm_bindings::kvm_interrupt);
