@@ -70,3 +70,30 @@ pub struct Page {
     /// Its 4096 bytes, or nothing when all of them are zero.
     pub data: Vec<u8>,
 }
+
+impl Page {
+    /// The page `gfn` with `bytes` (4096 of them), whose data is left out if they are all zero.
+    pub fn of(gfn: u64, bytes: &[u8]) -> Page {
+        let zero = bytes.iter().all(|&byte| byte == 0);
+        let data = if zero { Vec::new() } else { bytes.to_vec() };
+        Page { gfn, data }
+    }
+}
+
+impl Event {
+    /// What kind of event this is, for messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::Input(Input::Clock { .. }) => "a clock",
+            Event::Input(Input::NetRx { .. }) => "a frame for the network device",
+            Event::Input(Input::DiskDone { .. }) => "a disk completion",
+            Event::Input(Input::ConsoleIn { .. }) => "console input",
+            Event::Input(Input::Entropy { .. }) => "entropy",
+            Event::Input(Input::PowerButton) => "the power button",
+            Event::Pages(_) => "pages of a snapshot",
+            Event::Snapshot(_) => "a snapshot",
+            Event::Output { .. } => "an output",
+            Event::Reached { .. } => "the end of an epoch",
+        }
+    }
+}

@@ -2,7 +2,25 @@
 //!
 //! Architecture invariant: **`replay` opens no socket or file, starts no thread and reads no
 //! clock.** Bytes, messages and ticks come in as values; bytes, messages and actions go out.
+//!
+//! * [`entry`]: log entries: a position in the guest's execution and what happened there.
+//! * [`codec`]: the compact encoding of an epoch of entries.
+//! * [`frame`]: checksummed frames, in which messages and epochs travel.
+//! * [`log`]: the file that `ftd record` writes and `ftd replay` reads.
+//! * [`recorder`]: what the primary says of its execution, and when an epoch ends.
+//! * [`replayer`]: what the backup does next, and whether its guest agrees.
+//! * [`protocol`]: messages and roles of primary and backup.
 
+pub mod codec;
 pub mod entry;
+pub mod frame;
+pub mod log;
+pub mod protocol;
+pub mod recorder;
+pub mod replayer;
+mod wire;
 
+pub use codec::{CodecError, EncodedEpoch, EpochBuilder, decode_epoch};
 pub use entry::{Entry, Epoch, Event, Page, Position, Snapshot};
+pub use recorder::{EpochPolicy, Recorder};
+pub use replayer::{Divergence, Replayer};
