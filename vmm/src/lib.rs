@@ -1,10 +1,12 @@
 //! The virtual machine monitor: KVM, guest memory, boot, CPU model, the vCPU and its positions.
 //!
+//! * [`boot`]: a kernel into guest RAM: decompression, RDTSC rewriting, ACPI, registers.
 //! * [`kvm`]: the host's KVM: a VM, a vCPU, decoded exits.
 //! * [`memory`]: guest RAM and its dirty pages.
 //! * [`cpu_state`]: a vCPU's whole state as one value.
 //! * [`guest`]: vCPU, RAM and machine together: entering, carrying out exits, snapshots, hashes.
 
+pub mod boot;
 pub mod cpu_state;
 pub mod error;
 pub mod guest;

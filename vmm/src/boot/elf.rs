@@ -173,14 +173,14 @@ impl<'a> Elf<'a> {
         Ok(self.entry_segment()?.1)
     }
 
-    /// Offset of the entry point in the file.
+    /// Linked (virtual) address of the entry point.
     ///
     /// # Errors
     ///
-    /// The entry point is in no segment's bytes.
-    pub fn entry_offset(&self) -> Result<u64, ElfError> {
+    /// The entry point is in no segment.
+    pub fn entry_address(&self) -> Result<u64, ElfError> {
         let (segment, physical) = self.entry_segment()?;
-        Ok(segment.offset + (physical - segment.physical))
+        Ok(segment.address.wrapping_add(physical - segment.physical))
     }
 
     fn entry_segment(&self) -> Result<(Segment, u64), ElfError> {
@@ -206,7 +206,10 @@ pub fn is_elf(data: &[u8]) -> bool {
     data.starts_with(b"\x7fELF")
 }
 
-fn read_segments(data: &[u8], header: &[u8; EHDR_BYTES as usize]) -> Result<Vec<Segment>, ElfError> {
+fn read_segments(
+    data: &[u8],
+    header: &[u8; EHDR_BYTES as usize],
+) -> Result<Vec<Segment>, ElfError> {
     let outside = |what| ElfError::Outside {
         what,
         file_bytes: data.len() as u64,

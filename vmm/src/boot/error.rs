@@ -11,7 +11,7 @@ pub enum BootError {
     #[error(
         "the kernel file is neither a bzImage nor an ELF file ({kernel_bytes} bytes, {}); \
          give the vmlinuz or vmlinux of an x86-64 kernel",
-        begins(.begins)
+        describe_begin(begins)
     )]
     NotAKernel {
         /// Size of the file in bytes.
@@ -113,7 +113,7 @@ pub enum BootError {
     Memory(#[from] vm_memory::GuestMemoryError),
 }
 
-fn begins(bytes: &[u8]) -> String {
+fn describe_begin(bytes: &[u8]) -> String {
     if bytes.is_empty() {
         return "empty".into();
     }

@@ -103,7 +103,8 @@ impl<'a> KernelImage<'a> {
                 setup: SetupHeader::for_elf(),
             });
         }
-        if bytes_at(file, MAGIC) != Some(*b"HdrS") || bytes_at(file, BOOT_FLAG) != Some([0x55, 0xaa])
+        if bytes_at(file, MAGIC) != Some(*b"HdrS")
+            || bytes_at(file, BOOT_FLAG) != Some([0x55, 0xaa])
         {
             return Err(BootError::NotAKernel {
                 kernel_bytes: file.len(),
@@ -112,10 +113,7 @@ impl<'a> KernelImage<'a> {
         }
         let setup = read_setup(file)?;
         let image = decompress::decompress(payload(file)?)?;
-        Ok(Self {
-            elf: image,
-            setup,
-        })
+        Ok(Self { elf: image, setup })
     }
 }
 

@@ -189,7 +189,10 @@ pub fn write_tables(mem: &GuestMemory) -> Result<(), BootError> {
     for (index, entry) in tables[1024..].iter_mut().enumerate() {
         *entry = (index as u64) << 21 | PDE_LARGE | flags;
     }
-    let bytes: Vec<u8> = tables.iter().flat_map(|entry| entry.to_le_bytes()).collect();
+    let bytes: Vec<u8> = tables
+        .iter()
+        .flat_map(|entry| entry.to_le_bytes())
+        .collect();
     mem.write_slice(&bytes, GuestAddress(low::PAGE_TABLES))?;
     Ok(())
 }
