@@ -1,0 +1,1 @@
+//! The atomic test-and-set that decides who may go on alone.

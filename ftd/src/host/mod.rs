@@ -1,0 +1,17 @@
+//! Back ends: what the machine's effects act on and where its inputs come from, on this host.
+//!
+//! Everything here is on the non-deterministic side of the boundary. What these modules deliver
+//! becomes a log entry before the machine sees it, and what the machine emits passes the output
+//! rule before it gets here.
+//!
+//! * [`announce`]: frames that tell the network where the guest's MAC address is now.
+//! * [`clock`]: host monotonic time and the guest's virtual clock made from it.
+//! * [`disk`]: disk images and the threads that carry out disk requests.
+//! * [`entropy`]: random bytes from the host's kernel.
+//! * [`tap`]: the guest's cable: a TAP device, on a bridge or not.
+
+pub mod announce;
+pub mod clock;
+pub mod disk;
+pub mod entropy;
+pub mod tap;
