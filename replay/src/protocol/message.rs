@@ -5,6 +5,7 @@ use thiserror::Error;
 
 use crate::codec::EncodedEpoch;
 use crate::entry::{Epoch, Page};
+use crate::protocol::facts::{Facts, RejectReason};
 
 /// Version of the protocol that this build speaks; raised with any change to a message.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -58,6 +59,24 @@ pub enum Message {
     },
 }
 
+impl Message {
+    /// Its name, for messages to people.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Message::Hello(_) => "a greeting",
+            Message::Welcome(_) => "a welcome",
+            Message::Reject(_) => "a rejection",
+            Message::ClonePages { .. } => "pages of a clone",
+            Message::CloneDone { .. } => "the end of a clone",
+            Message::Epoch(_) => "an epoch",
+            Message::Ack(_) => "an acknowledgement",
+            Message::Heartbeat { .. } => "a heartbeat",
+            Message::GuestEnded { .. } => "the end of the guest",
+            Message::Bye { .. } => "a goodbye",
+        }
+    }
+}
+
 /// Who wants to join, and what it would run the guest on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
@@ -73,33 +92,6 @@ pub struct Hello {
     pub wants: Join,
     /// What has to be the same on both sides.
     pub facts: Facts,
-}
-
-/// What both sides must agree on before one can take the guest over from the other.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Facts {
-    /// Name of the pair or set of replicas.
-    pub vm_id: String,
-    /// Name of the CPU model that the guest sees.
-    pub cpu_model: String,
-    /// Guest RAM in bytes.
-    pub ram_bytes: u64,
-    /// A digest of the machine's configuration (devices, command line, kernel, initrd).
-    pub machine_digest: [u8; 32],
-    /// The disks, in order.
-    pub disks: Vec<DiskFacts>,
-    /// What keeps both on the same base: a digest of the image's identity (the shared disk's
-    /// identifier, or that of the base image), empty when there is none.
-    pub image_id: Vec<u8>,
-}
-
-/// What is told of a disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DiskFacts {
-    /// Its capacity in bytes.
-    pub capacity_bytes: u64,
-    /// Whether both sides open the very same disk.
-    pub shared: bool,
 }
 
 /// What a `Hello` wants.
@@ -153,110 +145,6 @@ pub struct Ack {
     pub executed_at: u64,
     /// The highest heartbeat `seq` that the backup had from the primary, 0 for none.
     pub heard: u64,
-}
-
-/// Why a `Hello` was turned down.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Error)]
-pub enum RejectReason {
-    /// Another version of the protocol.
-    #[error(
-        "the primary speaks protocol version {primary}, this backup {backup}: install the same ftd on both hosts"
-    )]
-    Version {
-        /// The primary's.
-        primary: u32,
-        /// The backup's.
-        backup: u32,
-    },
-    /// Another virtual machine.
-    #[error("the primary runs the virtual machine {primary:?}, this backup is for {backup:?}")]
-    Vm {
-        /// The primary's.
-        primary: String,
-        /// The backup's.
-        backup: String,
-    },
-    /// Another CPU model.
-    #[error("the guest's CPU model is {primary:?} on the primary and {backup:?} on this backup")]
-    CpuModel {
-        /// The primary's.
-        primary: String,
-        /// The backup's.
-        backup: String,
-    },
-    /// Another amount of RAM.
-    #[error("the guest has {primary} bytes of RAM on the primary and {backup} on this backup")]
-    Ram {
-        /// The primary's, in bytes.
-        primary: u64,
-        /// The backup's, in bytes.
-        backup: u64,
-    },
-    /// Another machine configuration.
-    #[error(
-        "the guest's devices, kernel or command line differ between the primary and this backup"
-    )]
-    Machine,
-    /// Another number of disks.
-    #[error("the guest has {primary} disk(s) on the primary and {backup} on this backup")]
-    DiskCount {
-        /// The primary's.
-        primary: u32,
-        /// The backup's.
-        backup: u32,
-    },
-    /// A disk of another size.
-    #[error("disk {disk} has {primary} bytes on the primary and {backup} on this backup")]
-    DiskSize {
-        /// Which disk, from 0.
-        disk: u32,
-        /// The primary's capacity in bytes.
-        primary: u64,
-        /// The backup's capacity in bytes.
-        backup: u64,
-    },
-    /// A disk that only one side thinks to be shared.
-    #[error("disk {disk} is shared on one of primary and backup only")]
-    DiskShared {
-        /// Which disk, from 0.
-        disk: u32,
-    },
-    /// Another image.
-    #[error("primary and backup were given different disk images")]
-    Image,
-    /// The primary has as many backups as it takes.
-    #[error("the primary already has a backup")]
-    HasBackup,
-    /// The primary can't take a backup at this moment; try again.
-    #[error("the primary cannot take a backup at this moment: {why}")]
-    Busy {
-        /// Why.
-        why: String,
-    },
-    /// The one that was asked isn't a primary.
-    #[error("the host that was asked runs no live copy of the guest")]
-    NotPrimary,
-    /// The joiner knows of a newer generation than the primary, which has been superseded.
-    #[error(
-        "the host that was asked is at generation {primary}, but generation {backup} is known: it has been superseded"
-    )]
-    Superseded {
-        /// The primary's.
-        primary: Generation,
-        /// The joiner's.
-        backup: Generation,
-    },
-}
-
-impl RejectReason {
-    /// Whether trying again later can help without anybody changing a configuration.
-    pub fn is_temporary(&self) -> bool {
-        use RejectReason::{Busy, HasBackup, NotPrimary, Superseded};
-        matches!(
-            self,
-            HasBackup | Busy { .. } | NotPrimary | Superseded { .. }
-        )
-    }
 }
 
 /// How a guest ended.

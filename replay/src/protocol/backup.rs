@@ -1,0 +1,276 @@
+//! A backup: replays what it is sent, and takes over when the primary is lost.
+
+use std::collections::VecDeque;
+
+use super::ask::{Ask, Verdict};
+use super::core::{Shared, State, break_off};
+use super::event::{Action, DisconnectReason, Event, HaltReason, LinkLoss, Note, ProtocolError};
+use super::joining::{Cloning, Joining};
+use super::link::Link;
+use super::message::{Ack, ByeReason, Commit, Generation, Message};
+use super::primary::{Alone, lose, send, unwanted};
+use super::role::Status;
+use crate::entry::Epoch;
+
+/// Executed log that is acknowledged at once, in bytes; less of it waits for the next heartbeat
+/// (when outputs don't).
+const EXECUTED_UNSAID_MAX: u64 = 1 << 20;
+
+/// A whole copy of the guest, up to `executed`.
+#[derive(Debug, Clone)]
+pub(super) struct Backup {
+    /// The primary; `None` once it is lost.
+    pub(super) link: Option<Link>,
+    /// The question that decides which side goes on once the primary is lost.
+    pub(super) ask: Option<Ask>,
+    /// The generation of the primary.
+    generation: Generation,
+    won: bool,
+    received: Epoch,
+    executed: Epoch,
+    executed_at: u64,
+    verified: Epoch,
+    /// Epochs received and not executed, and their bytes.
+    ahead: VecDeque<(Epoch, u64)>,
+    ahead_bytes: u64,
+    /// Bytes executed since the last acknowledgement.
+    unsaid_bytes: u64,
+}
+
+impl Backup {
+    /// The clone is whole: `first` has been executed, at `virtual_now`.
+    pub(super) fn begin(
+        cloning: Cloning,
+        first: Epoch,
+        virtual_now: u64,
+        shared: &mut Shared,
+        out: &mut Vec<Action>,
+    ) -> State {
+        let Cloning {
+            link,
+            generation,
+            received,
+            sizes,
+            ..
+        } = cloning;
+        let ahead: VecDeque<_> = (first..).zip(sizes).skip(1).collect();
+        let host = link.host.clone();
+        let mut backup = Backup {
+            link: Some(link),
+            ask: None,
+            generation,
+            won: false,
+            received,
+            executed: first,
+            executed_at: virtual_now,
+            verified: first - 1,
+            ahead_bytes: ahead.iter().map(|(_, bytes)| bytes).sum(),
+            ahead,
+            unsaid_bytes: 0,
+        };
+        backup.say(shared, out);
+        out.push(Action::Note(Note::Protected { host }));
+        State::Backup(backup)
+    }
+
+    pub(super) fn on(mut self, event: Event, shared: &mut Shared, out: &mut Vec<Action>) -> State {
+        match event {
+            Event::Message { message, .. } => return self.on_message(message, shared, out),
+            Event::PeerDisconnected { why, .. } => self.lost(why, shared, out),
+            Event::Executed { epoch, virtual_now } => {
+                return self.on_executed(epoch, virtual_now, shared, out);
+            }
+            Event::Verified { epoch } => {
+                if epoch > self.verified && epoch <= self.executed {
+                    self.verified = epoch;
+                    if shared.config.commit == Commit::Verified {
+                        self.say(shared, out);
+                    }
+                }
+            }
+            Event::Diverged { epoch, fatal } => return self.on_diverged(epoch, fatal, shared, out),
+            Event::Arbiter { asked, answer } => {
+                let Some(ask) = &mut self.ask else {
+                    return State::Backup(self);
+                };
+                match ask.answered(asked, answer, shared, out) {
+                    Verdict::Pending => {}
+                    Verdict::Won => {
+                        self.won = true;
+                        self.ask = None;
+                        return self.try_live(shared, out);
+                    }
+                    Verdict::Lost { generation, .. } => {
+                        shared.learn(generation);
+                        out.push(Action::DropGuest);
+                        return Joining::again(shared);
+                    }
+                }
+            }
+            Event::PeerConnected { peer, .. } => out.push(unwanted(peer)),
+            Event::Tick
+            | Event::PeerHeard { .. }
+            | Event::EpochClosed(_)
+            | Event::CloneReady { .. }
+            | Event::CloneFailed { .. }
+            | Event::GuestEnded { .. }
+            | Event::Stop
+            | Event::Failed { .. } => {}
+        }
+        State::Backup(self)
+    }
+
+    pub(super) fn tick(mut self, shared: &mut Shared, out: &mut Vec<Action>) -> State {
+        if let Some(ask) = &mut self.ask {
+            ask.poll(shared, out);
+        }
+        State::Backup(self)
+    }
+
+    pub(super) fn fill(&self, status: &mut Status) {
+        status.protected = self.link.is_some();
+        status.epoch = self.received;
+        status.received = self.received;
+        status.executed = self.executed;
+        status.lag_bytes = self.ahead_bytes;
+        status.asking_arbiter = self.ask.is_some();
+    }
+
+    /// Says how far this side is. That is its heartbeat, too.
+    pub(super) fn say(&mut self, shared: &Shared, out: &mut Vec<Action>) {
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        self.unsaid_bytes = 0;
+        link.said(shared.now, shared.heartbeat_ns());
+        let ack = Ack {
+            received: self.received,
+            executed: self.executed,
+            verified: self.verified,
+            executed_at: self.executed_at,
+            heard: link.heard,
+        };
+        out.push(send(link, Message::Ack(ack)));
+    }
+
+    fn on_message(mut self, message: Message, shared: &mut Shared, out: &mut Vec<Action>) -> State {
+        let Some(link) = &mut self.link else {
+            return State::Backup(self);
+        };
+        let peer = link.peer;
+        let error = match message {
+            Message::Epoch(epoch) if epoch.epoch == self.received + 1 => {
+                self.received = epoch.epoch;
+                let bytes = epoch.bytes.len() as u64;
+                self.ahead.push_back((epoch.epoch, bytes));
+                self.ahead_bytes += bytes;
+                out.push(Action::DeliverEpoch(epoch));
+                if shared.config.commit == Commit::Received {
+                    self.say(shared, out);
+                }
+                return State::Backup(self);
+            }
+            Message::Epoch(epoch) => ProtocolError::EpochOrder {
+                found: epoch.epoch,
+                expected: self.received + 1,
+            },
+            Message::Heartbeat { seq, heard } => {
+                link.on_beat(seq);
+                link.on_echo(heard);
+                return State::Backup(self);
+            }
+            Message::GuestEnded { reason } => {
+                return State::halt(HaltReason::GuestEnded(reason), out);
+            }
+            Message::Bye { reason } => {
+                let why = DisconnectReason::Left(reason);
+                out.push(Action::Disconnect { peer, why });
+                // It has stopped for good: as sure as an end of file.
+                self.lost(LinkLoss::Closed, shared, out);
+                return State::Backup(self);
+            }
+            other => ProtocolError::Unexpected(other.name()),
+        };
+        let why = LinkLoss::Broken(error.to_string());
+        break_off(peer, error, out);
+        self.lost(why, shared, out);
+        State::Backup(self)
+    }
+
+    fn on_executed(
+        mut self,
+        epoch: Epoch,
+        virtual_now: u64,
+        shared: &mut Shared,
+        out: &mut Vec<Action>,
+    ) -> State {
+        if epoch != self.executed + 1 || epoch > self.received {
+            let why = format!("epoch {epoch} was executed after epoch {}", self.executed);
+            return State::halt(HaltReason::Failed(why), out);
+        }
+        self.executed = epoch;
+        self.executed_at = virtual_now;
+        if let Some((_, bytes)) = self.ahead.pop_front() {
+            self.ahead_bytes -= bytes;
+            self.unsaid_bytes += bytes;
+        }
+        let outputs_wait = shared.config.commit == Commit::Executed;
+        if outputs_wait || self.unsaid_bytes >= EXECUTED_UNSAID_MAX {
+            self.say(shared, out);
+        }
+        self.try_live(shared, out)
+    }
+
+    /// The primary is lost. If its process may still be there, it has until `detect_ms` after its
+    /// last word, on which its lease rests, before the arbiter is asked.
+    fn lost(&mut self, why: LinkLoss, shared: &Shared, out: &mut Vec<Action>) {
+        let Some(link) = self.link.take() else {
+            return;
+        };
+        lose(&link, why.to_string(), shared, out);
+        let at = match why {
+            LinkLoss::Closed => shared.now,
+            LinkLoss::Broken(_) => link.heard_at + shared.detect_ns(),
+        };
+        self.ask = Some(Ask::new(self.generation + 1, at));
+    }
+
+    /// Goes live if that is won and all that was received is executed.
+    fn try_live(self, shared: &mut Shared, out: &mut Vec<Action>) -> State {
+        if !self.won || self.executed < self.received {
+            return State::Backup(self);
+        }
+        let generation = self.generation + 1;
+        shared.generation = generation;
+        out.push(Action::GoLive { generation });
+        State::Alone(Alone {
+            closed: self.received,
+            cloning: None,
+        })
+    }
+
+    /// While the primary is there, a fresh clone repairs it. When it isn't, a copy that differs is
+    /// better than none, as long as it runs.
+    fn on_diverged(
+        self,
+        epoch: Epoch,
+        fatal: bool,
+        shared: &mut Shared,
+        out: &mut Vec<Action>,
+    ) -> State {
+        out.push(Action::Note(Note::Diverged { epoch }));
+        if let Some(link) = &self.link {
+            let peer = link.peer;
+            let reason = ByeReason::Diverged;
+            out.push(send(link, Message::Bye { reason }));
+            let why = DisconnectReason::Diverged(epoch);
+            out.push(Action::Disconnect { peer, why });
+        } else if !fatal {
+            return State::Backup(self);
+        } else if self.won {
+            return State::halt(HaltReason::ReplayFailed(epoch), out);
+        }
+        out.push(Action::DropGuest);
+        Joining::again(shared)
+    }
+}
