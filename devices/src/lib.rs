@@ -12,6 +12,7 @@
 pub mod boundary;
 pub mod layout;
 pub mod restore;
+pub mod virtio;
 
 pub use boundary::{Console, DiskError, DiskOp, DiskOutcome, DiskRequest, Effect, Input};
 pub use restore::RestoreError;
