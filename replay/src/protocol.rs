@@ -58,6 +58,8 @@ mod facts;
 mod joining;
 mod link;
 mod message;
+#[cfg(test)]
+mod model;
 mod primary;
 mod role;
 
