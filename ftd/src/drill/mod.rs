@@ -9,4 +9,5 @@
 //! * [`ledger`]: the client: writes, remembers what was acknowledged, reads it all back.
 //! * [`capture`]: judges the output rule from packet captures of the guest's network and the channel.
 
+pub mod capture;
 pub mod ledger;

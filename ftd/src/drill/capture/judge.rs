@@ -1,0 +1,219 @@
+//! Guest frames against the channel: each must be recorded in an epoch that the backup had
+//! acknowledged before the frame left. The tolerance is zero: a frame that leaves at the very
+//! nanosecond of the acknowledgement is a violation.
+//!
+//! What can't be judged so: writes to a shared disk, which pass no network, and what the survivor
+//! sends alone.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::channel::{self, Channel};
+use super::packet;
+
+/// Most violations that are told in words; all are counted.
+const WORDS_MAX: usize = 10;
+
+/// A frame on the guest's network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestFrame {
+    /// When it left its host, in nanoseconds since 1970.
+    pub at_unix_ns: u64,
+    /// Whether that host was the primary when the capture began.
+    pub of_primary: bool,
+    /// The frame.
+    pub bytes: Vec<u8>,
+}
+
+/// When the guest is protected, in nanoseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Windows {
+    /// From the backup's first acknowledgement on. `None`: never.
+    pub protected_from_unix_ns: Option<u64>,
+    /// Until the survivor has won the arbiter. `None`: to the end.
+    pub alone_from_unix_ns: Option<u64>,
+}
+
+impl Windows {
+    fn is_alone(&self, at_unix_ns: u64) -> bool {
+        self.protected_from_unix_ns
+            .is_none_or(|from| at_unix_ns <= from)
+            || self
+                .alone_from_unix_ns
+                .is_some_and(|from| at_unix_ns >= from)
+    }
+}
+
+/// What the captures show.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Guest frames that were recorded and acknowledged, or should have been: those the output rule
+    /// applies to.
+    pub judged: u64,
+    /// Of these, frames that left before the acknowledgement of their epoch.
+    pub violations: u64,
+    /// Of these, frames that left while the guest was protected and that no epoch records.
+    pub unmatched: u64,
+    /// Of these, frames that the backup's host sent before it had won the arbiter.
+    pub backup_spoke: u64,
+    /// Frames that left while there was no backup; no rule applies to them.
+    pub unjudged_alone: u64,
+    /// Least time from an acknowledgement to the frame it set free, in microseconds.
+    pub margin_us_min: Option<u64>,
+    /// Median time from an output's record on the channel to the frame, in microseconds: what the
+    /// output rule costs.
+    pub held_us_median: Option<u64>,
+    /// Epochs on the channel.
+    pub epochs: u64,
+    /// Acknowledgements on the channel.
+    pub acks: u64,
+    /// Outputs of any kind that the epochs record.
+    pub outputs_recorded: u64,
+    /// Bytes of the log on the channel, without live clones.
+    pub log_bytes: u64,
+    /// Places where the channel's capture lacks bytes.
+    pub capture_losses: u64,
+    /// Guest frames that were captured in part only.
+    pub packets_truncated: u64,
+    /// The first few violations in words.
+    pub findings: Vec<String>,
+}
+
+impl Verdict {
+    /// Frames for which it can't be shown that they were released after their acknowledgement.
+    pub fn released_before_ack(&self) -> u64 {
+        self.violations + self.unmatched + self.backup_spoke
+    }
+
+    fn note(&mut self, text: String) {
+        if self.findings.len() < WORDS_MAX {
+            self.findings.push(text);
+        }
+    }
+}
+
+/// Judges the guest's frames, which must be sorted by time, as the channel's acknowledgements must.
+pub fn judge(channel: &Channel, frames: &[GuestFrame], windows: Windows) -> Verdict {
+    let mut verdict = Verdict {
+        epochs: channel.epochs,
+        acks: channel.acks.len() as u64,
+        outputs_recorded: channel.outputs.len() as u64,
+        log_bytes: channel.log_bytes,
+        capture_losses: channel.losses,
+        ..Verdict::default()
+    };
+    let mut records = Records::new(channel);
+    let covers = Covers::new(channel);
+    let (mut margins, mut held) = (Vec::new(), Vec::new());
+    for frame in frames {
+        let at = frame.at_unix_ns;
+        let alone = windows.is_alone(at);
+        if !frame.of_primary && !alone {
+            verdict.judged += 1;
+            verdict.backup_spoke += 1;
+            verdict.note(format!(
+                "{at}: the backup's host sent a frame before it was live"
+            ));
+            continue;
+        }
+        let record = records.find(&frame.bytes);
+        let Some(record) = record else {
+            if alone {
+                verdict.unjudged_alone += 1;
+            } else {
+                verdict.judged += 1;
+                verdict.unmatched += 1;
+                verdict.note(format!(
+                    "{at}: a frame of {} bytes that no epoch records",
+                    frame.bytes.len()
+                ));
+            }
+            continue;
+        };
+        match covers.first(record.epoch) {
+            Some(acknowledged) if acknowledged < at => {
+                verdict.judged += 1;
+                margins.push((at - acknowledged) / 1000);
+                held.push(at.saturating_sub(record.at_unix_ns) / 1000);
+            }
+            _ if alone => verdict.unjudged_alone += 1,
+            late => {
+                verdict.judged += 1;
+                verdict.violations += 1;
+                let when = late.map_or("never".into(), |ack| {
+                    format!("{:.3} ms after", (ack - at) as f64 / 1e6)
+                });
+                verdict.note(format!(
+                    "{at}: a frame of epoch {}, acknowledged {when}",
+                    record.epoch
+                ));
+            }
+        }
+    }
+    held.sort_unstable();
+    verdict.margin_us_min = margins.into_iter().min();
+    verdict.held_us_median = held.get(held.len() / 2).copied();
+    verdict
+}
+
+/// Finds a frame's record. Frames leave in the order of their records, so a content that occurs
+/// several times is looked for behind the last one found first.
+struct Records<'a> {
+    channel: &'a Channel,
+    by_crc: HashMap<u32, Vec<usize>>,
+    after: usize,
+}
+
+impl<'a> Records<'a> {
+    fn new(channel: &'a Channel) -> Self {
+        let mut by_crc: HashMap<u32, Vec<usize>> = HashMap::new();
+        for (index, output) in channel.outputs.iter().enumerate() {
+            by_crc.entry(output.crc).or_default().push(index);
+        }
+        Records {
+            channel,
+            by_crc,
+            after: 0,
+        }
+    }
+
+    fn find(&mut self, frame: &[u8]) -> Option<channel::Output> {
+        let index = self.take(channel::frame_crc(frame)).or_else(|| {
+            // A card of the host's may have padded a short frame.
+            self.take(channel::frame_crc(packet::unpadded(frame)?))
+        })?;
+        self.after = self.after.max(index + 1);
+        Some(self.channel.outputs[index])
+    }
+
+    fn take(&mut self, crc: u32) -> Option<usize> {
+        let indices = self.by_crc.get_mut(&crc)?;
+        let next = indices.partition_point(|index| *index < self.after);
+        match indices.len() {
+            0 => None,
+            length if next < length => Some(indices.remove(next)),
+            _ => Some(indices.remove(0)),
+        }
+    }
+}
+
+/// When an epoch was first covered by an acknowledgement: (epoch, time) rising in both.
+struct Covers(Vec<(u64, u64)>);
+
+impl Covers {
+    fn new(channel: &Channel) -> Self {
+        let mut covers: Vec<(u64, u64)> = Vec::new();
+        for ack in &channel.acks {
+            if covers.last().is_none_or(|(epoch, _)| ack.epoch > *epoch) {
+                covers.push((ack.epoch, ack.at_unix_ns));
+            }
+        }
+        Covers(covers)
+    }
+
+    fn first(&self, epoch: u64) -> Option<u64> {
+        let at = self.0.partition_point(|(covered, _)| *covered < epoch);
+        self.0.get(at).map(|(_, at_unix_ns)| *at_unix_ns)
+    }
+}
