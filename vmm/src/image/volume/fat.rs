@@ -1,0 +1,265 @@
+//! FAT, through the fatfs crate.
+
+use std::cell::RefCell;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+
+use fatfs::{Dir, FileSystem, FsOptions};
+
+use super::super::read_at::Disk;
+use super::{Node, Volume, VolumeError, collect_names, guarded};
+
+const NAME: &str = "FAT";
+/// Reads from one volume at most. A directory or a FAT that runs in a circle would otherwise be
+/// followed for ever.
+const READS_MAX: u64 = 64 << 20;
+
+pub(super) struct FatVolume {
+    // fatfs takes its disk mutably inside; a RefCell keeps two calls from meeting.
+    filesystem: RefCell<FileSystem<Stream>>,
+}
+
+impl FatVolume {
+    pub(super) fn open(disk: Disk) -> Result<Self, VolumeError> {
+        check_boot_sector(&disk)?;
+        let stream = Stream {
+            disk,
+            position: 0,
+            buffer: [0; BUFFER_BYTES],
+            buffered: None,
+            reads_left: READS_MAX,
+        };
+        let options = FsOptions::new().update_accessed_date(false);
+        let filesystem = guarded(NAME, || FileSystem::new(stream, options).map_err(error))?;
+        Ok(Self {
+            filesystem: RefCell::new(filesystem),
+        })
+    }
+}
+
+/// Checks the numbers that fatfs multiplies and subtracts without checks.
+fn check_boot_sector(disk: &Disk) -> Result<(), VolumeError> {
+    let damaged = |reason: &str| VolumeError::Filesystem {
+        filesystem: NAME,
+        reason: reason.into(),
+    };
+    let mut sector = [0; 512];
+    disk.read_exact_at(0, &mut sector)
+        .map_err(|error| damaged(&error.to_string()))?;
+    let u16_at = |at: usize| u64::from(u16::from_le_bytes([sector[at], sector[at + 1]]));
+    let u32_at = |at: usize| u16_at(at) | u16_at(at + 2) << 16;
+    let or = |small: u64, large: u64| if small != 0 { small } else { large };
+
+    let sector_bytes = u16_at(11);
+    let cluster_sectors = u64::from(sector[13]);
+    let reserved = u16_at(14);
+    let fats = u64::from(sector[16]);
+    let root_entries = u16_at(17);
+    let sectors = or(u16_at(19), u32_at(32));
+    let fat_sectors = or(u16_at(22), u32_at(36));
+
+    let sane = [512, 1024, 2048, 4096].contains(&sector_bytes)
+        && cluster_sectors.is_power_of_two()
+        && reserved != 0
+        && (1..=2).contains(&fats)
+        && fat_sectors != 0;
+    if !sane {
+        return Err(damaged("its boot sector is damaged"));
+    }
+    let root_sectors = (root_entries * 32).div_ceil(sector_bytes);
+    if reserved + fats * fat_sectors + root_sectors >= sectors {
+        return Err(damaged("its boot sector leaves no room for files"));
+    }
+    let needed_bytes = sectors * sector_bytes;
+    if needed_bytes > disk.len() {
+        return Err(VolumeError::Truncated {
+            needed_bytes,
+            have_bytes: disk.len(),
+        });
+    }
+    Ok(())
+}
+
+impl FatVolume {
+    /// The directory that `path` is in, and the name in it. None for the root itself.
+    fn parent<'a>(path: &'a str) -> Option<(&'a str, &'a str)> {
+        let path = path.trim_matches('/');
+        if path.is_empty() {
+            return None;
+        }
+        Some(path.rsplit_once('/').unwrap_or(("", path)))
+    }
+
+    fn open_dir<'fs>(
+        filesystem: &'fs FileSystem<Stream>,
+        path: &str,
+    ) -> io::Result<Dir<'fs, Stream>> {
+        let path = path.trim_matches('/');
+        let root = filesystem.root_dir();
+        if path.is_empty() {
+            Ok(root)
+        } else {
+            root.open_dir(path)
+        }
+    }
+}
+
+impl Volume for FatVolume {
+    fn filesystem(&self) -> &'static str {
+        NAME
+    }
+
+    fn uuid(&self) -> String {
+        let id = self.filesystem.borrow().volume_id();
+        format!("{:04X}-{:04X}", id >> 16, id & 0xffff)
+    }
+
+    fn node(&self, path: &str) -> Result<Option<Node>, VolumeError> {
+        let Some((dir, name)) = Self::parent(path) else {
+            return Ok(Some(Node::Dir));
+        };
+        guarded(NAME, || {
+            let filesystem = self.filesystem.borrow();
+            let dir = match Self::open_dir(&filesystem, dir) {
+                Ok(dir) => dir,
+                Err(error) if is_absent(&error) => return Ok(None),
+                Err(other) => return Err(error(other)),
+            };
+            for entry in dir.iter() {
+                let entry = entry.map_err(error)?;
+                if entry.file_name().eq_ignore_ascii_case(name) {
+                    let node = if entry.is_dir() {
+                        Node::Dir
+                    } else {
+                        Node::File
+                    };
+                    return Ok(Some(node));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    fn names(&self, path: &str) -> Result<Vec<String>, VolumeError> {
+        guarded(NAME, || {
+            let filesystem = self.filesystem.borrow();
+            let dir = Self::open_dir(&filesystem, path).map_err(error)?;
+            collect_names(
+                dir.iter()
+                    .map(|entry| entry.map(|entry| Some(entry.file_name()))),
+            )
+            .map_err(error)
+        })
+    }
+
+    fn read(&self, path: &str, max_bytes: u64) -> Result<Vec<u8>, VolumeError> {
+        guarded(NAME, || {
+            let filesystem = self.filesystem.borrow();
+            let mut file = filesystem
+                .root_dir()
+                .open_file(path.trim_matches('/'))
+                .map_err(error)?;
+            let file_bytes = file.seek(SeekFrom::End(0)).map_err(error)?;
+            if file_bytes > max_bytes {
+                return Err(VolumeError::FileTooBig {
+                    file_bytes,
+                    max_bytes,
+                });
+            }
+            file.seek(SeekFrom::Start(0)).map_err(error)?;
+            let mut bytes = Vec::new();
+            file.take(max_bytes)
+                .read_to_end(&mut bytes)
+                .map_err(error)?;
+            Ok(bytes)
+        })
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+fn error(error: io::Error) -> VolumeError {
+    VolumeError::Filesystem {
+        filesystem: NAME,
+        reason: error.to_string(),
+    }
+}
+
+const BUFFER_BYTES: usize = 4096;
+
+/// The disk as a stream that can't be written. fatfs reads a few bytes at a time, so that one
+/// block is kept.
+struct Stream {
+    disk: Disk,
+    position: u64,
+    buffer: [u8; BUFFER_BYTES],
+    /// Where `buffer` is from, and how many bytes of it are filled.
+    buffered: Option<(u64, usize)>,
+    reads_left: u64,
+}
+
+impl Stream {
+    fn read_large(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let left = self.disk.len().saturating_sub(self.position);
+        let count = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        self.disk.read_exact_at(self.position, &mut buf[..count])?;
+        self.position += count as u64;
+        Ok(count)
+    }
+
+    fn fill(&mut self) -> io::Result<(u64, usize)> {
+        let block = self.position & !(BUFFER_BYTES as u64 - 1);
+        if let Some((start, filled)) = self.buffered
+            && start == block
+        {
+            return Ok((start, filled));
+        }
+        let left = self.disk.len().saturating_sub(block);
+        let filled = (BUFFER_BYTES as u64).min(left) as usize;
+        self.buffered = None;
+        self.disk.read_exact_at(block, &mut self.buffer[..filled])?;
+        self.buffered = Some((block, filled));
+        Ok((block, filled))
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.reads_left = self
+            .reads_left
+            .checked_sub(1)
+            .ok_or_else(|| io::Error::other("reading it takes no end"))?;
+        if buf.len() >= BUFFER_BYTES {
+            return self.read_large(buf);
+        }
+        let (start, filled) = self.fill()?;
+        let from = (self.position - start) as usize;
+        let count = filled.saturating_sub(from).min(buf.len());
+        buf[..count].copy_from_slice(&self.buffer[from..from + count]);
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for Stream {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let target = match to {
+            SeekFrom::Start(offset) => Some(offset),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+            SeekFrom::End(by) => self.disk.len().checked_add_signed(by),
+        };
+        self.position = target.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
