@@ -10,6 +10,7 @@
 //! * [`entropy`]: random bytes from the host's kernel.
 //! * [`tap`]: the guest's cable: a TAP device, on a bridge or not.
 
+pub(crate) mod aligned;
 pub mod announce;
 pub mod clock;
 pub mod disk;

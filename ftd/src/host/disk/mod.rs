@@ -12,7 +12,6 @@
 //!   copy opened earlier maps clusters as they were then. The host that loses must not write its
 //!   metadata back: see [`Disk::abandon`].
 
-mod aligned;
 mod identity;
 mod image;
 mod options;

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use super::aligned::AlignedBuf;
 use super::image::Image;
 use super::options::OpenError;
+use crate::host::aligned::AlignedBuf;
 
 /// Units of direct I/O to try, smallest first, in bytes.
 const DIRECT_UNITS: [u64; 3] = [512, 1024, 4096];

@@ -1,10 +1,10 @@
 //! Buffers that direct I/O accepts.
 
 /// Alignment in memory that every file system and block device accepts for O_DIRECT, in bytes.
-pub(super) const MEMORY_ALIGN: usize = 4096;
+pub(crate) const MEMORY_ALIGN: usize = 4096;
 
 /// A zeroed buffer whose first byte has an address that is a multiple of [`MEMORY_ALIGN`].
-pub(super) struct AlignedBuf {
+pub(crate) struct AlignedBuf {
     backing: Vec<u8>,
     start: usize,
     len: usize,
@@ -15,7 +15,7 @@ impl AlignedBuf {
     ///
     /// # Errors
     /// There is not that much memory.
-    pub(super) fn new(len: usize) -> std::io::Result<Self> {
+    pub(crate) fn new(len: usize) -> std::io::Result<Self> {
         let mut backing = Vec::new();
         backing.try_reserve_exact(len.saturating_add(MEMORY_ALIGN))?;
         backing.resize(len + MEMORY_ALIGN, 0);
