@@ -8,10 +8,23 @@
 //! * [`boundary`]: `Input` and `Effect`, the two ways across the deterministic boundary.
 //! * [`layout`]: the guest-physical memory map, I/O ports and interrupt lines.
 //! * [`restore`]: why a saved state is refused.
+//! * [`machine`]: the whole machine, which is all that the VMM sees of this crate.
+//! * [`lapic`], [`ioapic`], [`pic`]: the interrupt controllers.
+//! * [`pit`], [`rtc`], [`acpi_pm`]: the timers, the clock, power management.
+//! * [`uart`]: the serial console.
 
+pub mod acpi_pm;
 pub mod boundary;
+pub mod ioapic;
+pub mod lapic;
 pub mod layout;
+pub mod machine;
+pub mod pic;
+pub mod pit;
 pub mod restore;
+pub mod rtc;
+mod time;
+pub mod uart;
 pub mod virtio;
 
 pub use boundary::{Console, DiskError, DiskOp, DiskOutcome, DiskRequest, Effect, Input};
