@@ -18,6 +18,8 @@ use request::{Request, parse};
 
 const NAME: &str = "virtio-blk";
 const REQUESTS: usize = 0;
+/// Largest size of each queue.
+pub(super) const QUEUE_SIZES: &[u16] = &[256];
 /// Bytes in a sector, the unit of the protocol whatever the block size.
 const SECTOR_BYTES: u64 = 512;
 /// VIRTIO_BLK_ID_BYTES.
@@ -33,7 +35,7 @@ const REQUEST_BYTES_MAX: u64 = 4 << 20;
 /// memory a guest can make the host hold.
 const IN_FLIGHT_BYTES_MAX: u64 = 16 << 20;
 /// Most requests in flight; a driver that keeps the rules can't have more than the queue's size.
-const IN_FLIGHT_MAX: usize = 256;
+const IN_FLIGHT_MAX: usize = QUEUE_SIZES[REQUESTS] as usize;
 /// Most sectors in one discard (max_discard_sectors).
 const DISCARD_SECTORS_MAX: u32 = (1 << 30) / SECTOR_BYTES as u32;
 
@@ -288,7 +290,12 @@ impl Block {
         check(*disk == self.state.disk, "disk")?;
         check(*config == self.state.config, "config")?;
         check(in_flight.len() <= IN_FLIGHT_MAX, "in_flight")?;
-        check(in_flight.keys().all(|id| id < next_id), "next_id")?;
+        // No guest makes 2^63 requests; room to count on without overflow.
+        let countable = *next_id <= u64::MAX / 2;
+        check(
+            countable && in_flight.keys().all(|id| id < next_id),
+            "next_id",
+        )?;
         let mut bytes = 0;
         let mut targets_begun = false;
         for InFlight { op, target } in in_flight.values() {

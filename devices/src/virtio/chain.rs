@@ -216,3 +216,6 @@ pub fn scatter(
         mem.write_slice(&bytes[range], address)
     })
 }
+
+#[cfg(test)]
+mod tests;

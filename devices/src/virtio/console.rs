@@ -12,6 +12,8 @@ const NAME: &str = "virtio-console";
 const RECEIVE: usize = 0;
 /// transmitq(port0).
 const TRANSMIT: usize = 1;
+/// Largest size of each queue.
+pub(super) const QUEUE_SIZES: &[u16] = &[64, 64];
 /// Most bytes of one chain of output. Linux writes at most 32 KiB at a time.
 const OUTPUT_BYTES_MAX: u64 = 64 << 10;
 /// Most bytes of input that wait for the guest; more than that is typed by no person.

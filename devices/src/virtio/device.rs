@@ -7,6 +7,7 @@ use super::error::{FaultReason, Stop};
 use super::net::Net;
 use super::queue::Queue;
 use super::rng::Rng;
+use super::{block, console, net, rng};
 use crate::{Effect, GuestMemory, Input};
 
 /// A live device's way to its driver: exists only between DRIVER_OK and a reset or a fault.
@@ -64,10 +65,10 @@ impl Device {
     /// Largest size of each of the device's queues.
     pub fn queue_sizes(&self) -> &'static [u16] {
         match self {
-            Device::Block(_) => &[256],
-            Device::Net(_) => &[256, 256],
-            Device::Rng(_) => &[64],
-            Device::Console(_) => &[64, 64],
+            Device::Block(_) => block::QUEUE_SIZES,
+            Device::Net(_) => net::QUEUE_SIZES,
+            Device::Rng(_) => rng::QUEUE_SIZES,
+            Device::Console(_) => console::QUEUE_SIZES,
         }
     }
 

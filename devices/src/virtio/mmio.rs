@@ -92,7 +92,7 @@ impl VirtioMmio {
             reg::QUEUE_SEL => self.transport.queue_sel = value,
             reg::QUEUE_NOTIFY => self.notify(mem, value, effects),
             reg::INTERRUPT_ACK => self.transport.interrupt_status &= !value,
-            reg::STATUS => self.write_status(value),
+            reg::STATUS => self.write_status(mem, value, effects),
             _ => self.write_queue_register(mem, offset, value),
         }
     }
@@ -111,7 +111,7 @@ impl VirtioMmio {
         transport.driver_features |= u64::from(value) << shift;
     }
 
-    fn write_status(&mut self, value: u32) {
+    fn write_status(&mut self, mem: &GuestMemory, value: u32, effects: &mut Vec<Effect>) {
         if value == 0 {
             self.reset();
             return;
@@ -134,6 +134,13 @@ impl VirtioMmio {
             }
         }
         self.transport.status = new;
+        if new & !old & status::FAILED != 0 {
+            self.device.abandon();
+        }
+        if new & !old & status::DRIVER_OK != 0 {
+            // A driver may fill its rings before DRIVER_OK, and need not notify afterwards.
+            self.notify(mem, 0, effects);
+        }
     }
 
     fn reset(&mut self) {
@@ -287,3 +294,6 @@ impl VirtioMmio {
         self.device.abandon();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,9 +9,10 @@
 //! request or in a [`Fault`] (DEVICE_NEEDS_RESET), with bounded memory. Inputs and saved states
 //! come from a peer: what does not fit is a [`VirtioError`] and leaves the device as it was.
 //!
-//! * [`mmio`](self): the registers; [`state`](self): save and restore; [`queue`](self) and
-//!   [`chain`](self): the rings; [`block`](self), [`net`](self), [`rng`](self), [`console`](self):
-//!   the devices.
+//! * `mmio`: the register window and the device's life cycle; `state`: save and restore.
+//! * `queue`, `chain`: the rings and the requests in them, parsed once and strictly.
+//! * `block`, `net`, `rng`, `console`: the devices; `device`: what they have in common.
+//! * `error`: what a driver, and what a peer, can do wrong; `spec`: the specification's numbers.
 
 mod block;
 mod chain;
@@ -24,6 +25,8 @@ mod queue;
 mod rng;
 mod spec;
 mod state;
+#[cfg(test)]
+mod testing;
 
 pub use block::{BlockState, DiskConfig, InFlight, Target};
 pub use chain::Segment;

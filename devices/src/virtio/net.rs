@@ -26,6 +26,9 @@ const HEADER_BYTES: u64 = 12;
 /// Where num_buffers is in it.
 const NUM_BUFFERS_AT: usize = 10;
 
+/// Largest size of each queue.
+pub(super) const QUEUE_SIZES: &[u16] = &[256, 256];
+
 /// Shortest frame: an Ethernet header, in bytes.
 pub const FRAME_BYTES_MIN: usize = 14;
 /// Longest frame: 64 KiB after an Ethernet header with a VLAN tag, in bytes.
@@ -167,11 +170,12 @@ impl Net {
     pub fn restore(&mut self, state: NetState) -> Result<(), RestoreError> {
         let NetState {
             config,
-            rx_buffers: _,
+            rx_buffers,
             rx_frames_dropped: _,
             tx_frames_dropped: _,
         } = &state;
         RestoreError::check(*config == self.state.config, NAME, "config")?;
+        RestoreError::check(*rx_buffers <= QUEUE_SIZES[RECEIVE], NAME, "rx_buffers")?;
         self.state = state;
         Ok(())
     }

@@ -270,3 +270,6 @@ fn write_u16(
     mem.write_obj(Le16::from(value), offset(ring, base, at)?)
         .map_err(|_| ring_fault(ring, base))
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::chain::scatter;
+use super::chain::{Chain, scatter};
 use super::device::Rings;
 use super::error::{FaultReason, Stop, VirtioError};
 use crate::{Effect, GuestMemory, Input, RestoreError};
@@ -12,6 +12,8 @@ use crate::{Effect, GuestMemory, Input, RestoreError};
 const ENTROPY_BATCH_BYTES: u32 = 1024;
 const NAME: &str = "virtio-rng";
 const REQUESTS: usize = 0;
+/// Largest size of each queue.
+pub(super) const QUEUE_SIZES: &[u16] = &[64];
 
 /// State of virtio-rng.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +70,7 @@ impl Rng {
         rings.interrupt_for(REQUESTS, used_before)
     }
 
-    fn draw(&mut self, mem: &GuestMemory, chain: &super::chain::Chain) -> Result<u32, FaultReason> {
+    fn draw(&mut self, mem: &GuestMemory, chain: &Chain) -> Result<u32, FaultReason> {
         let pool = &mut self.state.pool;
         let room = usize::try_from(chain.writable_bytes).unwrap_or(usize::MAX);
         let left = pool.len() - room.min(pool.len());
@@ -94,11 +96,8 @@ impl Rng {
             return Err(VirtioError::EntropyLength { found, wanted }.into());
         }
         self.state.wanted = 0;
-        if self.state.pool.is_empty() {
-            self.state.pool = bytes;
-        } else {
-            self.state.pool.extend_from_slice(&bytes);
-        }
+        // More is wanted only when the pool is empty.
+        self.state.pool = bytes;
         match rings {
             Some(rings) => Ok(self.serve(rings, effects)?),
             None => Ok(()),
@@ -112,7 +111,6 @@ impl Rng {
     pub fn restore(&mut self, state: RngState) -> Result<(), RestoreError> {
         let RngState { pool, wanted } = &state;
         let batch = ENTROPY_BATCH_BYTES as usize;
-        // A batch is asked for only when the pool is empty.
         RestoreError::check(pool.len() <= batch, NAME, "pool")?;
         let possible = *wanted == 0 || (*wanted == ENTROPY_BATCH_BYTES && pool.is_empty());
         RestoreError::check(possible, NAME, "wanted")?;
