@@ -384,3 +384,6 @@ fn complete(mem: &GuestMemory, target: &Target, outcome: &DiskOutcome) -> Result
 fn write_status(mem: &GuestMemory, address: u64, status: u8) -> Result<(), FaultReason> {
     scatter(mem, &[Segment { address, len: 1 }], 0, &[status])
 }
+
+#[cfg(test)]
+mod tests;
