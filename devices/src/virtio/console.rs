@@ -143,3 +143,6 @@ fn transmit(rings: &mut Rings<'_>, effects: &mut Vec<Effect>) -> Result<(), Faul
     queue.set_notify(rings.mem, true)?;
     rings.interrupt_for(TRANSMIT, used_before)
 }
+
+#[cfg(test)]
+mod tests;

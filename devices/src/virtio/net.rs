@@ -258,3 +258,6 @@ fn hand_back(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

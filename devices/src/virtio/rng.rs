@@ -118,3 +118,6 @@ impl Rng {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
