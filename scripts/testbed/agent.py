@@ -1,24 +1,30 @@
 """The agent of an emulated host: runs commands for `testbed exec`.
 
-One TCP connection is one command. The first line is a JSON request; after it both ways carry frames:
-one byte of type, four bytes of length (big endian), the payload.
+One TCP connection is one command. Both ways carry frames: one byte of type, four bytes of length (big
+endian), the payload.
 
-  client to agent   i  input of the command (empty: end of input)
-                    s  signal number, decimal, for the command's process group
-  agent to client   o  output, e  error output
-                    x  JSON, last frame: {"status": 0..255} or {"error": "..."}
+  client to agent   a  one argument of the command   v  K=V, one variable of its environment
+                    c  its directory                 C  its directory, and an error if it is not there
+                    I  it gets input                 T  "rows columns": it gets a terminal
+                    D  it is left running, with its output appended to the file named here
+                    g  go: the request is complete
+                    i  input (empty: its end)        s  signal number for the command's process group
+  agent to client   o  output   e  error output   p  the pid of a command left running
+                    x  exit status, the last frame   E  what went wrong instead, the last frame
 
 A connection that breaks ends its command (TERM, then KILL to its process group), so that nothing
-outlives the person who asked for it; `detach` is how a command is left running on purpose.
+outlives the person who asked for it; D is how a command is left running on purpose.
+
+A host's start waits for this program on an emulated CPU. Hence C modules (_signal, _socket) in the
+place of their Python wrappers, whose import of enum and re costs half a second there.
 """
 
-import json
 import os
 import select
-import signal
-import socket
-import struct
 import sys
+
+import _signal as signal
+import _socket as socket
 
 PORT = 7077
 GRACE_SECONDS = 2.0
@@ -32,53 +38,78 @@ DEFAULT_ENV = {
 
 
 def send_frame(connection, kind, payload=b""):
-    connection.sendall(kind + struct.pack(">I", len(payload)) + payload)
+    connection.sendall(kind + len(payload).to_bytes(4, "big") + payload)
 
 
-def parse_frames(buffer):
-    """Takes the whole frames off the front of the bytearray: a list of (type, payload)."""
-    frames = []
-    while len(buffer) >= 5:
-        (length,) = struct.unpack_from(">I", buffer, 1)
-        if len(buffer) < 5 + length:
-            break
-        frames.append((bytes(buffer[0:1]), bytes(buffer[5 : 5 + length])))
-        del buffer[: 5 + length]
-    return frames
+def next_frame(buffer):
+    """Takes the first whole frame off the bytearray: (type, payload), or None."""
+    if len(buffer) < 5:
+        return None
+    end = 5 + int.from_bytes(buffer[1:5], "big")
+    if len(buffer) < end:
+        return None
+    frame = bytes(buffer[0:1]), bytes(buffer[5:end])
+    del buffer[:end]
+    return frame
 
 
-def enter_command(request, stdin, stdout, stderr, terminal):
+class Request:
+    def __init__(self):
+        self.argv = []
+        self.env = dict(DEFAULT_ENV)
+        self.cwd = "/"
+        self.cwd_required = False
+        self.stdin = False
+        self.terminal = None
+        self.detached_output = None
+
+    def take(self, kind, payload):
+        """One frame of the request; returns whether it was the last."""
+        text = payload.decode("utf-8", "surrogateescape")
+        if kind == b"a":
+            self.argv.append(text)
+        elif kind == b"v":
+            key, _, value = text.partition("=")
+            self.env[key] = value
+        elif kind in (b"c", b"C"):
+            self.cwd, self.cwd_required = text, kind == b"C"
+        elif kind == b"I":
+            self.stdin = True
+        elif kind == b"T":
+            self.terminal = [int(word) for word in text.split()]
+        elif kind == b"D":
+            self.detached_output = text
+        return kind == b"g"
+
+
+def enter_command(request, stdin, stdout, stderr):
     """In the forked child: becomes the command. Does not return."""
     try:
         os.setsid()
         for target, source in ((0, stdin), (1, stdout), (2, stderr)):
             os.dup2(source, target)
-        if terminal:
+        if request.terminal:
             import fcntl
+            import struct
             import termios
 
+            rows, columns = request.terminal
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-            size = request.get("size")
-            if size:
-                fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", size[0], size[1], 0, 0))
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         os.closerange(3, 256)
         for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        cwd = request.get("cwd") or "/"
         try:
-            os.chdir(cwd)
+            os.chdir(request.cwd)
         except OSError as error:
-            if request.get("cwd_required"):
-                os.write(2, f"testbed: cannot enter {cwd}: {error.strerror}\n".encode())
+            if request.cwd_required:
+                os.write(2, f"testbed: cannot enter {request.cwd}: {error.strerror}\n".encode())
                 os._exit(125)
             os.chdir("/")
-        env = dict(DEFAULT_ENV)
-        env.update(request.get("env") or {})
-        argv = request["argv"]
         try:
-            os.execvpe(argv[0], argv, env)
+            os.execvpe(request.argv[0], request.argv, request.env)
         except OSError as error:
-            os.write(2, f"testbed: cannot run {argv[0]}: {error.strerror}\n".encode())
+            os.write(2, f"testbed: cannot run {request.argv[0]}: {error.strerror}\n".encode())
             os._exit(127 if isinstance(error, FileNotFoundError) else 126)
     finally:
         os._exit(125)
@@ -110,40 +141,40 @@ def end_command(pid):
 
 def run_detached(connection, request):
     """Starts the command with its output in a file, answers with its pid and lets it run."""
-    output = request.get("output") or "/dev/null"
     null = os.open("/dev/null", os.O_RDONLY)
-    out = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    out = os.open(request.detached_output, flags, 0o644)
     pid = os.fork()
     if pid == 0:
-        enter_command(request, null, out, out, False)
-    send_frame(connection, b"x", json.dumps({"status": 0, "pid": pid}).encode())
+        enter_command(request, null, out, out)
+    send_frame(connection, b"p", b"%d" % pid)
+    send_frame(connection, b"x", b"0")
 
 
 class Session:
     """A command in the foreground and the connection its client listens on."""
 
-    def __init__(self, connection, request, early):
+    def __init__(self, connection, request, buffer):
         self.connection = connection
-        self.buffer = early
-        terminal = bool(request.get("terminal"))
-        if terminal:
+        self.buffer = buffer
+        self.terminal = bool(request.terminal)
+        if self.terminal:
             master, slave = os.openpty()
             child = (slave, slave, slave)
             self.outputs = {master: b"o"}
-            self.stdin = master if request.get("stdin") else None
+            self.stdin = master
         else:
             out_read, out_write = os.pipe()
             err_read, err_write = os.pipe()
             self.outputs = {out_read: b"o", err_read: b"e"}
-            if request.get("stdin"):
+            if request.stdin:
                 in_read, self.stdin = os.pipe()
             else:
                 in_read, self.stdin = os.open("/dev/null", os.O_RDONLY), None
             child = (in_read, out_write, err_write)
-        self.terminal = terminal
         self.pid = os.fork()
         if self.pid == 0:
-            enter_command(request, *child, terminal)
+            enter_command(request, *child)
         for descriptor in set(child):
             os.close(descriptor)
         self.pidfd = os.pidfd_open(self.pid)
@@ -155,8 +186,8 @@ class Session:
     def run(self):
         """Carries bytes until the command ends. Output of what it left behind is not waited for."""
         while True:
-            for kind, payload in parse_frames(self.buffer):
-                self.handle(kind, payload)
+            while frame := next_frame(self.buffer):
+                self.handle(*frame)
             self.feed()
             readable = [self.pidfd, *self.outputs]
             if len(self.pending) < PENDING_MAX_BYTES:
@@ -179,7 +210,7 @@ class Session:
             for descriptor in ready:
                 self.forward(descriptor)
         _, status = os.waitpid(self.pid, 0)
-        send_frame(self.connection, b"x", json.dumps({"status": exit_status(status)}).encode())
+        send_frame(self.connection, b"x", b"%d" % exit_status(status))
 
     def handle(self, kind, payload):
         if kind == b"i" and self.stdin is not None:
@@ -217,21 +248,24 @@ class Session:
 
 def serve(connection):
     """In a process of its own: one request from its first byte to its exit status."""
+    request = Request()
     buffer = bytearray()
-    while b"\n" not in buffer:
-        data = connection.recv(65536)
-        if not data:
-            return
-        buffer += data
-    line, _, rest = bytes(buffer).partition(b"\n")
+    while True:
+        frame = next_frame(buffer)
+        if frame is None:
+            data = connection.recv(65536)
+            if not data:
+                return
+            buffer += data
+        elif request.take(*frame):
+            break
     try:
-        request = json.loads(line)
-        if request.get("detach"):
+        if request.detached_output:
             run_detached(connection, request)
             return
-        session = Session(connection, request, bytearray(rest))
-    except (OSError, ValueError, KeyError) as error:
-        send_frame(connection, b"x", json.dumps({"error": str(error)}).encode())
+        session = Session(connection, request, buffer)
+    except OSError as error:
+        send_frame(connection, b"E", str(error).encode())
         return
     try:
         session.run()
@@ -241,14 +275,15 @@ def serve(connection):
 
 def main():
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    listener = socket.socket()
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((sys.argv[1], PORT))
     listener.listen(64)
     print("testbed: the agent is ready", flush=True)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # sessions reap themselves
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # sessions need no reaping
     while True:
-        connection, _ = listener.accept()
+        descriptor, _ = listener._accept()
+        connection = socket.socket(fileno=descriptor)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if os.fork() == 0:
             listener.close()

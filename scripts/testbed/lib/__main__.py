@@ -27,7 +27,8 @@ def parser():
         if host:
             sub.add_argument("host", metavar="HOST", help="host1, host2, ...")
         if trailing:
-            sub.add_argument("argv", nargs=trailing, metavar="CMD", help="after --")
+            sub.add_argument("argv", nargs="*", metavar="-- CMD", help="what to run, with its arguments")
+            sub.set_defaults(needs_argv=trailing == "+")
         return sub
 
     def machine_options(sub):
@@ -81,6 +82,20 @@ def parser():
     command("logs", "the console of a host", host=True)
     command("down", "power off the hosts and remove every trace")
     return top
+
+
+def parse(words):
+    """What follows the first -- is the command to run, untouched, whatever it contains."""
+    split = words.index("--") if "--" in words else len(words)
+    top = parser()
+    args = top.parse_args(words[:split])
+    if hasattr(args, "argv"):
+        args.argv += words[split + 1 :]
+        if args.needs_argv and not args.argv:
+            top.error(f"{args.command}: no command to run after --")
+    elif words[split + 1 :]:
+        top.error(f"{args.command} runs no command")
+    return args
 
 
 def machine_options(args):
@@ -214,15 +229,16 @@ def dispatch(args):
 
 def on_host(args, chosen, host):
     if args.command == "exec":
-        status, answer = session.execute(
-            host, args.argv, environment(args.env), args.cwd, args.stdin,
-            detach=args.detach, output=args.output,
+        output = (args.output or "/dev/null") if args.detach else None
+        stdin = 0 if args.stdin else None
+        status, pid = session.execute(
+            host, args.argv, environment(args.env), args.cwd, stdin, output=output
         )
-        if args.detach:
-            print(answer["pid"])
+        if pid is not None:
+            print(pid)
         return status
     if args.command == "shell":
-        return session.execute(host, args.argv or ["bash"], stdin=True, terminal=True)[0]
+        return session.execute(host, args.argv or ["bash"], stdin=0, terminal=True)[0]
     if args.command == "kill":
         if not host.kill():
             raise TestbedError(f"{host.name} is already off")
@@ -254,7 +270,7 @@ def on_host(args, chosen, host):
 
 def main():
     try:
-        status = dispatch(parser().parse_args())
+        status = dispatch(parse(sys.argv[1:]))
     except TestbedError as error:
         print(f"testbed: {error}", file=sys.stderr)
         status = FAILED

@@ -20,6 +20,9 @@ KERNEL_PACKAGE = "linux-image-amd64"
 # what a host loads at boot, in addition to what these depend on
 MODULES = """virtio_pci virtio_rng 9pnet_virtio 9p virtio_net virtio_blk virtio_console tun tap veth
     bridge sch_netem sch_ingress ifb act_mirred cls_matchall kvm_amd loop""".split()
+KERNEL_LAYOUT = 2  # raise it when what is kept of the kernel package changes
+SIGNATURE_MAGIC = b"~Module signature appended~\n"
+SIGNATURE_INFO_BYTES = 12  # struct module_signature, whose last field is the signature's length
 XZ_MAGIC = b"\xfd7zXZ\0"
 
 
@@ -80,14 +83,23 @@ def ensure_qemu():
     return path
 
 
+def kernel_suffix():
+    """Tells this layout and set of modules from others' in the same cache."""
+    return "-" + hashlib.sha256(repr((KERNEL_LAYOUT, MODULES)).encode()).hexdigest()[:8]
+
+
 def ensure_kernel():
     """Fetches Debian's kernel unless the cache has one; returns its directory."""
-    ready = sorted(glob.glob(os.path.join(cache_dir("kernel", ""), "*", "vmlinux")), key=os.path.getmtime)
-    if ready:
-        return os.path.dirname(ready[-1])
+    base = cache_dir("kernel", "")
+
+    def newest():
+        found = glob.glob(os.path.join(base, "*" + kernel_suffix(), "vmlinux"))
+        return os.path.dirname(max(found, key=os.path.getmtime)) if found else None
+
+    if newest():
+        return newest()
     with locked(cache_dir("kernel")):
-        ready = glob.glob(os.path.join(cache_dir("kernel", ""), "*", "vmlinux"))
-        return os.path.dirname(ready[-1]) if ready else fetch_kernel()
+        return newest() or fetch_kernel()
 
 
 def fetch_kernel():
@@ -116,7 +128,7 @@ def fetch_kernel():
     copy_modules(os.path.join(work, "tree", "lib", "modules", release), os.path.join(made, "modules"))
     shutil.copy(image, os.path.join(made, "vmlinuz"))
     unpack_kernel(image, os.path.join(made, "vmlinux"))
-    target = cache_dir("kernel", release)
+    target = cache_dir("kernel", release + kernel_suffix())
     shutil.rmtree(target, ignore_errors=True)
     os.rename(made, target)
     shutil.rmtree(work)
@@ -135,6 +147,15 @@ def unpack_kernel(image, target):
         raise TestbedError(f"{image}: the payload is not xz, as Debian's was when this was written")
     with open(target, "wb") as handle:
         handle.write(lzma.LZMADecompressor().decompress(payload))
+
+
+def without_signature(module):
+    """The module itself: checking thirty signatures would cost each emulated start a second."""
+    if not module.endswith(SIGNATURE_MAGIC):
+        return module
+    body = module[: -len(SIGNATURE_MAGIC)]
+    (length,) = struct.unpack(">I", body[-4:])
+    return body[: -SIGNATURE_INFO_BYTES - length]
 
 
 def copy_modules(source, target):
@@ -159,7 +180,10 @@ def copy_modules(source, target):
     for name in MODULES:
         visit(name)
     for name in order:
-        shutil.copy(paths[name], os.path.join(target, name + ".ko"))
+        with open(paths[name], "rb") as handle:
+            module = without_signature(handle.read())
+        with open(os.path.join(target, name + ".ko"), "wb") as handle:
+            handle.write(module)
     with open(os.path.join(target, "order"), "w", encoding="ascii") as handle:
         handle.write("\n".join(order) + "\n")
 
