@@ -19,6 +19,8 @@ mod chain;
 mod console;
 mod device;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod mmio;
 mod net;
 mod queue;
