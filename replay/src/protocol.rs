@@ -50,6 +50,7 @@
 //! a backup acknowledges only what it delivers to its replayer, and goes live only when all of
 //! that is executed.
 
+mod ahead;
 mod ask;
 mod backup;
 mod core;
@@ -62,6 +63,8 @@ mod message;
 mod model;
 mod primary;
 mod role;
+#[cfg(test)]
+mod tests;
 
 pub use self::core::Core;
 pub use event::{

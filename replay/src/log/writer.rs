@@ -66,7 +66,7 @@ impl<W: Write> LogWriter<W> {
         self.out.write_all(&header)?;
         self.out.write_all(&epoch.bytes)?;
         self.bytes += (header.len() + epoch.bytes.len()) as u64;
-        self.next += 1;
+        self.next = self.next.saturating_add(1);
         self.epochs += 1;
         self.entries += u64::from(epoch.entries);
         Ok(())

@@ -1,7 +1,6 @@
 //! A backup: replays what it is sent, and takes over when the primary is lost.
 
-use std::collections::VecDeque;
-
+use super::ahead::Ahead;
 use super::ask::{Ask, Verdict};
 use super::core::{Shared, State, break_off};
 use super::event::{Action, DisconnectReason, Event, HaltReason, LinkLoss, Note, ProtocolError};
@@ -10,6 +9,7 @@ use super::link::Link;
 use super::message::{Ack, ByeReason, Commit, Generation, Message};
 use super::primary::{Alone, lose, send, unwanted};
 use super::role::Status;
+use crate::codec::EncodedEpoch;
 use crate::entry::Epoch;
 
 /// Executed log that is acknowledged at once, in bytes; less of it waits for the next heartbeat
@@ -30,9 +30,8 @@ pub(super) struct Backup {
     executed: Epoch,
     executed_at: u64,
     verified: Epoch,
-    /// Epochs received and not executed, and their bytes.
-    ahead: VecDeque<(Epoch, u64)>,
-    ahead_bytes: u64,
+    /// Epochs received and not executed.
+    ahead: Ahead,
     /// Bytes executed since the last acknowledgement.
     unsaid_bytes: u64,
 }
@@ -50,10 +49,10 @@ impl Backup {
             link,
             generation,
             received,
-            sizes,
+            mut ahead,
             ..
         } = cloning;
-        let ahead: VecDeque<_> = (first..).zip(sizes).skip(1).collect();
+        ahead.pop();
         let host = link.host.clone();
         let mut backup = Backup {
             link: Some(link),
@@ -64,7 +63,6 @@ impl Backup {
             executed: first,
             executed_at: virtual_now,
             verified: first - 1,
-            ahead_bytes: ahead.iter().map(|(_, bytes)| bytes).sum(),
             ahead,
             unsaid_bytes: 0,
         };
@@ -132,7 +130,7 @@ impl Backup {
         status.epoch = self.received;
         status.received = self.received;
         status.executed = self.executed;
-        status.lag_bytes = self.ahead_bytes;
+        status.lag_bytes = self.ahead.bytes();
         status.asking_arbiter = self.ask.is_some();
     }
 
@@ -159,20 +157,9 @@ impl Backup {
         };
         let peer = link.peer;
         let error = match message {
-            Message::Epoch(epoch) if epoch.epoch == self.received + 1 => {
-                self.received = epoch.epoch;
-                let bytes = epoch.bytes.len() as u64;
-                self.ahead.push_back((epoch.epoch, bytes));
-                self.ahead_bytes += bytes;
-                out.push(Action::DeliverEpoch(epoch));
-                if shared.config.commit == Commit::Received {
-                    self.say(shared, out);
-                }
-                return State::Backup(self);
-            }
-            Message::Epoch(epoch) => ProtocolError::EpochOrder {
-                found: epoch.epoch,
-                expected: self.received + 1,
+            Message::Epoch(epoch) => match self.on_epoch(epoch, shared, out) {
+                Ok(()) => return State::Backup(self),
+                Err(error) => error,
             },
             Message::Heartbeat { seq, heard } => {
                 link.on_beat(seq);
@@ -197,6 +184,26 @@ impl Backup {
         State::Backup(self)
     }
 
+    fn on_epoch(
+        &mut self,
+        epoch: EncodedEpoch,
+        shared: &Shared,
+        out: &mut Vec<Action>,
+    ) -> Result<(), ProtocolError> {
+        let (found, expected) = (epoch.epoch, self.received + 1);
+        if found != expected {
+            return Err(ProtocolError::EpochOrder { found, expected });
+        }
+        self.ahead
+            .push(found, epoch.bytes.len(), shared.buffer_max())?;
+        self.received = found;
+        out.push(Action::DeliverEpoch(epoch));
+        if shared.config.commit == Commit::Received {
+            self.say(shared, out);
+        }
+        Ok(())
+    }
+
     fn on_executed(
         mut self,
         epoch: Epoch,
@@ -210,10 +217,7 @@ impl Backup {
         }
         self.executed = epoch;
         self.executed_at = virtual_now;
-        if let Some((_, bytes)) = self.ahead.pop_front() {
-            self.ahead_bytes -= bytes;
-            self.unsaid_bytes += bytes;
-        }
+        self.unsaid_bytes += self.ahead.pop();
         let outputs_wait = shared.config.commit == Commit::Executed;
         if outputs_wait || self.unsaid_bytes >= EXECUTED_UNSAID_MAX {
             self.say(shared, out);

@@ -44,6 +44,19 @@ impl Shared {
         u64::from(self.config.heartbeat_ms) * MS
     }
 
+    /// How much log a backup takes that it has not executed, in bytes: twice what makes a primary
+    /// wait, and all of the guest's pages, because one snapshot may be that large.
+    pub(super) fn buffer_max(&self) -> u64 {
+        let Config {
+            lag_bytes_max,
+            facts,
+            ..
+        } = &self.config;
+        lag_bytes_max
+            .saturating_mul(2)
+            .saturating_add(facts.ram_bytes)
+    }
+
     pub(super) fn rejoin_at(&self) -> u64 {
         self.now + u64::from(self.config.rejoin_ms) * MS
     }
@@ -98,7 +111,7 @@ impl Core {
         config.detect_ms = config.detect_ms.max(config.heartbeat_ms.saturating_mul(4));
         let (state, generation) = match config.start {
             Start::Primary { generation } => {
-                let ask = Ask::new(generation + 1, now_ns);
+                let ask = Ask::new(generation.saturating_add(1), now_ns);
                 (State::Starting(Starting { ask }), generation)
             }
             Start::Backup => (State::Joining(Joining::Waiting { at: now_ns }), 0),

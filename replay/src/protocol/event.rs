@@ -292,6 +292,12 @@ pub enum ProtocolError {
     /// An acknowledgement of what wasn't sent, or one that takes an earlier one back.
     #[error("it acknowledged what was not sent, or took an acknowledgement back")]
     BadAck,
+    /// An epoch or a generation that no counting arrives at.
+    #[error("it gave a number that is out of all bounds")]
+    Number,
+    /// It sent more log than the backup's buffer holds, though it should have waited.
+    #[error("it sent more log than is buffered here")]
+    TooFarAhead,
     /// It speaks another version after all.
     #[error("it speaks protocol version {0}")]
     Version(u32),

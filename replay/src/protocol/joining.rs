@@ -1,11 +1,14 @@
 //! A backup to be: finds a primary, greets it, and is fed a live clone.
 
+use super::ahead::Ahead;
 use super::backup::Backup;
 use super::core::{Shared, State};
 use super::event::ProtocolError;
 use super::event::{Action, ArbiterAnswer, DisconnectReason, Event, HaltReason, Note};
 use super::link::Link;
-use super::message::{ByeReason, Generation, Hello, Join, Message, PROTOCOL_VERSION, Welcome};
+use super::message::{
+    ByeReason, Generation, Hello, Join, Message, NUMBER_MAX, PROTOCOL_VERSION, Welcome,
+};
 use super::primary::{lose, send, unwanted};
 use crate::codec::EncodedEpoch;
 use crate::entry::Epoch;
@@ -32,8 +35,8 @@ pub(super) struct Cloning {
     pub(super) first: Option<Epoch>,
     /// The last epoch received; `first - 1` before any.
     pub(super) received: Epoch,
-    /// Their sizes in bytes.
-    pub(super) sizes: Vec<u64>,
+    /// Those of them that are not executed.
+    pub(super) ahead: Ahead,
 }
 
 impl Joining {
@@ -155,7 +158,7 @@ fn greeted(mut link: Link, message: Message, shared: &mut Shared, out: &mut Vec<
                     generation,
                     first: None,
                     received: 0,
-                    sizes: Vec::new(),
+                    ahead: Ahead::default(),
                 }));
             }
             Err(why) => why,
@@ -181,6 +184,9 @@ fn accept(welcome: &Welcome, shared: &mut Shared) -> Result<(), DisconnectReason
     if theirs != PROTOCOL_VERSION {
         return Err(DisconnectReason::Protocol(ProtocolError::Version(theirs)));
     }
+    if welcome.generation > NUMBER_MAX {
+        return Err(DisconnectReason::Protocol(ProtocolError::Number));
+    }
     if welcome.generation < shared.generation || welcome.generation == 0 {
         return Err(DisconnectReason::Superseded {
             theirs: welcome.generation,
@@ -197,7 +203,7 @@ fn accept(welcome: &Welcome, shared: &mut Shared) -> Result<(), DisconnectReason
 impl Cloning {
     fn on(mut self, event: Event, shared: &mut Shared, out: &mut Vec<Action>) -> State {
         match event {
-            Event::Message { message, .. } => match self.on_message(message, out) {
+            Event::Message { message, .. } => match self.on_message(message, shared, out) {
                 Ok(None) => State::Joining(Joining::Cloning(self)),
                 Ok(Some(halt)) => State::halt(halt, out),
                 Err(why) => {
@@ -231,6 +237,7 @@ impl Cloning {
     fn on_message(
         &mut self,
         message: Message,
+        shared: &Shared,
         out: &mut Vec<Action>,
     ) -> Result<Option<HaltReason>, DisconnectReason> {
         match (message, self.first) {
@@ -239,12 +246,12 @@ impl Cloning {
                 self.link.on_echo(heard);
             }
             (Message::ClonePages { pages }, None) => out.push(Action::ApplyPages(pages)),
-            (Message::CloneDone { first }, None) if first > 0 => {
+            (Message::CloneDone { first }, None) if (1..=NUMBER_MAX).contains(&first) => {
                 self.first = Some(first);
                 self.received = first - 1;
             }
             (Message::Epoch(epoch), Some(first)) => {
-                self.on_epoch(epoch, first, out)
+                self.on_epoch(epoch, first, shared.buffer_max(), out)
                     .map_err(DisconnectReason::Protocol)?;
             }
             (Message::GuestEnded { reason }, _) => return Ok(Some(HaltReason::GuestEnded(reason))),
@@ -261,6 +268,7 @@ impl Cloning {
         &mut self,
         epoch: EncodedEpoch,
         first: Epoch,
+        buffer_max: u64,
         out: &mut Vec<Action>,
     ) -> Result<(), ProtocolError> {
         let (found, expected) = (epoch.epoch, self.received + 1);
@@ -270,8 +278,8 @@ impl Cloning {
         if found == first && !epoch.begins_with_snapshot() {
             return Err(ProtocolError::NoSnapshot(found));
         }
+        self.ahead.push(found, epoch.bytes.len(), buffer_max)?;
         self.received = found;
-        self.sizes.push(epoch.bytes.len() as u64);
         out.push(Action::DeliverEpoch(epoch));
         Ok(())
     }

@@ -14,6 +14,10 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// live one, by a test-and-set at the arbiter. 0 is before the guest's first start.
 pub type Generation = u64;
 
+/// Most that a peer may give as an epoch or a generation: no counting comes near it, and counting on
+/// from it overflows nothing.
+pub(super) const NUMBER_MAX: u64 = 1 << 62;
+
 /// A message on the logging channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {

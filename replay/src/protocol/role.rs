@@ -68,6 +68,7 @@ pub struct Config {
     /// How long to wait before an arbiter that could not be reached is asked again, in milliseconds.
     pub arbiter_retry_ms: u32,
     /// How much log may be ahead of what the backup has executed, in bytes, before the guest waits.
+    /// Should be the same on both sides: a backup refuses more than twice its own and the guest's RAM.
     pub lag_bytes_max: u64,
 }
 

@@ -593,6 +593,9 @@ impl World {
             guest.held.push_back((number, content));
             let snapshot = std::mem::take(&mut guest.snapshot_next);
             let epoch = daemon::epoch(number, content, snapshot, padding);
+            if guest.hold_from.is_none() {
+                self.release(node, number)?;
+            }
             self.feed(node, Event::EpochClosed(epoch))?;
             if self.sabotage == Some(Sabotage::OutputsNotHeld) && self.one_in(50) {
                 let run = self.nodes[node].run;

@@ -1,0 +1,40 @@
+//! Epochs that a joiner or backup has received and not executed.
+
+use std::collections::VecDeque;
+
+use super::event::ProtocolError;
+use crate::entry::Epoch;
+
+/// What an epoch costs beside its bytes, so that many small ones are bounded, too.
+const EPOCH_OVERHEAD: u64 = 64;
+
+/// Their numbers, and what they hold of memory in bytes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ahead {
+    epochs: VecDeque<(Epoch, u64)>,
+    bytes: u64,
+}
+
+impl Ahead {
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Adds an epoch of `len` bytes, if that stays within `max` bytes in all.
+    pub(super) fn push(&mut self, epoch: Epoch, len: usize, max: u64) -> Result<(), ProtocolError> {
+        let bytes = len as u64 + EPOCH_OVERHEAD;
+        if self.bytes + bytes > max {
+            return Err(ProtocolError::TooFarAhead);
+        }
+        self.bytes += bytes;
+        self.epochs.push_back((epoch, bytes));
+        Ok(())
+    }
+
+    /// Takes the oldest away; gives its bytes.
+    pub(super) fn pop(&mut self) -> u64 {
+        let bytes = self.epochs.pop_front().map_or(0, |(_, bytes)| bytes);
+        self.bytes -= bytes;
+        bytes
+    }
+}
