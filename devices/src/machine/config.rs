@@ -1,10 +1,12 @@
 //! What devices a machine has, and where they are.
 
+use serde::{Deserialize, Serialize};
+
 use crate::layout::{VIRTIO_GSI_BASE, VIRTIO_MMIO_BASE, VIRTIO_MMIO_COUNT, VIRTIO_MMIO_STRIDE};
 use crate::virtio::{self, DiskConfig, NetConfig, VirtioMmio};
 
 /// A machine's devices. Both hosts must have the same one.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineConfig {
     /// What the RTC shows at power-on, in seconds since 1970 (UTC).
     pub boot_unix_seconds: u64,
