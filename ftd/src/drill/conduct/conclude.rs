@@ -1,0 +1,267 @@
+//! From evidence to a report: figures, a timeline, and every reason why the drill did not pass.
+
+use super::DrillOptions;
+use super::run::Evidence;
+use crate::drill::capture::CaptureError;
+use crate::drill::capture::judge::Verdict;
+use crate::drill::events::Event;
+use crate::drill::ledger::ClientReport;
+use crate::drill::plan::Role;
+use crate::drill::report::{Mark, Report};
+use crate::drill::site::Site;
+
+/// From when on the survivor may speak alone, by our clock: it had won the arbiter, and the other
+/// side had been killed. Where the hosts' clocks can't be compared exactly the earlier time counts.
+pub fn alone_from(killed: Role, evidence: &Evidence) -> Option<u64> {
+    let survivor = killed.other() as usize;
+    let won = evidence.events[survivor].first("arbiter_won")?;
+    let offset = evidence.offsets[survivor];
+    let won = offset
+        .here(won.t_unix_ns)
+        .saturating_sub(offset.uncertain_ns);
+    Some(won.max(evidence.killed_unix_ns?.0))
+}
+
+/// Puts the report together.
+pub fn conclude(
+    options: &DrillOptions,
+    site: &dyn Site,
+    number: u32,
+    evidence: &Evidence,
+    verdict: Option<Result<Verdict, CaptureError>>,
+) -> Report {
+    let survivor = options.kill.other();
+    let events = &evidence.events[survivor as usize];
+    let client = evidence.client.clone().unwrap_or_default();
+    let number_of = |event: &str, field: &str| events.first(event).and_then(|e| e.number(field));
+    let text_of = |field: &str| {
+        let started = events
+            .first("started")
+            .or_else(|| evidence.events[0].first("started"));
+        started
+            .and_then(|event| event.text(field))
+            .unwrap_or_else(|| "unknown".into())
+    };
+    let divergences: u64 = evidence
+        .events
+        .iter()
+        .map(|events| {
+            events
+                .count("divergence")
+                .max(events.count("peer_diverged"))
+        })
+        .sum();
+    let mut report = Report {
+        ok: false,
+        number,
+        site: site.kind().into(),
+        kill: options.kill,
+        signal: options.signal,
+        failovers: u64::from(survivor == Role::Backup && events.first("live").is_some()),
+        detection_ms: number_of("peer_lost", "detected_after_ms"),
+        go_live_ms: number_of("live", "go_live_ms").or_else(|| number_of("arbiter_won", "ms")),
+        client_gap_ms: evidence.client.as_ref().map(|client| client.client_gap_ms),
+        acked_writes: client.acked_writes,
+        acked_lost: client.acked_lost,
+        doubled_writes: client.doubled + client.foreign,
+        tcp_connections_broken: client.tcp_connections_broken,
+        output_released_before_ack: None,
+        divergences,
+        clock: text_of("clock"),
+        host_kvm: text_of("host_kvm"),
+        clone_ms: evidence.events[0]
+            .first("protected")
+            .and_then(|e| e.number("clone_ms")),
+        started_unix_ns: evidence.started_unix_ns,
+        killed_unix_ns: evidence.killed_unix_ns.map(|(before, _)| before),
+        problems: Vec::new(),
+        capture: None,
+        client: evidence.client.clone(),
+        timeline: timeline(evidence, &client),
+    };
+    match verdict {
+        Some(Ok(verdict)) => {
+            report.output_released_before_ack = Some(verdict.released_before_ack());
+            report.capture = Some(verdict);
+        }
+        Some(Err(error)) => report.problems.push(chain(&error)),
+        None => {}
+    }
+    if let Some(failure) = &evidence.failure {
+        report.problems.push(failure.clone());
+    }
+    report.problems.extend(problems(options, evidence, &report));
+    report.ok = report.problems.is_empty();
+    report
+}
+
+/// Everything that keeps the drill from passing.
+fn problems(options: &DrillOptions, evidence: &Evidence, report: &Report) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut expect = |fine: bool, text: String| {
+        if !fine {
+            problems.push(text);
+        }
+    };
+    match &evidence.client {
+        None => expect(
+            evidence.failure.is_some(),
+            "the client gave no report".into(),
+        ),
+        Some(client) => {
+            let lost = client.acked_lost;
+            expect(
+                client.checked,
+                "the client could not read its writes back".into(),
+            );
+            expect(client.acked_writes > 0, "no write was acknowledged".into());
+            expect(lost == 0, format!("{lost} acknowledged writes were lost"));
+            let doubled = client.doubled;
+            expect(doubled == 0, format!("{doubled} writes took effect twice"));
+            let foreign = client.foreign;
+            expect(
+                foreign == 0,
+                format!("{foreign} values that nobody wrote, or out of order"),
+            );
+            let wrong = client.wrong_answers;
+            expect(
+                wrong == 0,
+                format!("{wrong} answers that no faultless server gives"),
+            );
+            let refused = client.refused;
+            expect(refused == 0, format!("{refused} writes were refused"));
+            let broken = client.tcp_connections_broken;
+            expect(broken == 0, format!("{broken} TCP connections broke"));
+            if let Some((killed, _)) = evidence.killed_unix_ns {
+                let after = client.last_answer_unix_ns > killed;
+                expect(after, "no write was acknowledged after the kill".into());
+            }
+            problems.extend(
+                client
+                    .findings
+                    .iter()
+                    .map(|finding| format!("client: {finding}")),
+            );
+        }
+    }
+    if let Some(verdict) = &report.capture {
+        let (violations, unmatched) = (verdict.violations, verdict.unmatched);
+        let mut expect = |fine: bool, text: String| {
+            if !fine {
+                problems.push(text);
+            }
+        };
+        expect(
+            verdict.judged > 0,
+            "the captures hold no output to judge".into(),
+        );
+        expect(
+            violations == 0,
+            format!("{violations} outputs left before their acknowledgement"),
+        );
+        expect(
+            unmatched == 0,
+            format!("{unmatched} outputs left that no epoch records"),
+        );
+        let early = verdict.backup_spoke;
+        expect(
+            early == 0,
+            format!("{early} outputs of the backup before it was live"),
+        );
+        let (losses, dropped) = (verdict.capture_losses, evidence.capture_dropped);
+        let incomplete = format!("the captures lack bytes in {losses} places, {dropped} packets");
+        expect(losses + dropped == 0, incomplete);
+        problems.extend(
+            verdict
+                .findings
+                .iter()
+                .map(|finding| format!("capture: {finding}")),
+        );
+    }
+    let divergences = report.divergences;
+    if divergences > 0 {
+        problems.push(format!("{divergences} divergences"));
+    }
+    let wanted = u64::from(options.kill == Role::Primary);
+    if evidence.failure.is_none() && report.failovers != wanted {
+        problems.push(format!(
+            "{} fail-overs instead of {wanted}",
+            report.failovers
+        ));
+    }
+    problems
+}
+
+/// What happened, by our clock, in order.
+fn timeline(evidence: &Evidence, client: &ClientReport) -> Vec<Mark> {
+    let mut marks = evidence.marks.clone();
+    for role in [Role::Primary, Role::Backup] {
+        let offset = evidence.offsets[role as usize];
+        for event in &evidence.events[role as usize].0 {
+            if let Some(what) = phrase(event) {
+                let t_unix_ns = offset.here(event.t_unix_ns);
+                marks.push(Mark {
+                    t_unix_ns,
+                    who: role.name().into(),
+                    what,
+                });
+            }
+        }
+    }
+    let mut of_client = |t_unix_ns: u64, what: String| {
+        if t_unix_ns > 0 {
+            marks.push(Mark {
+                t_unix_ns,
+                who: "client".into(),
+                what,
+            });
+        }
+    };
+    of_client(
+        client.ready_unix_ns,
+        "the guest answers; writing begins".into(),
+    );
+    of_client(client.gap_from_unix_ns, "last answer before the gap".into());
+    let gap = format!(
+        "first answer after the gap of {:.0} ms",
+        client.client_gap_ms
+    );
+    of_client(client.gap_to_unix_ns, gap);
+    of_client(client.last_answer_unix_ns, "writing ends".into());
+    marks.sort_by_key(|mark| mark.t_unix_ns);
+    marks
+}
+
+/// An event in words; events that tell a person nothing are left out.
+fn phrase(event: &Event) -> Option<String> {
+    let ms = |field| event.number(field).map(|ms| format!("{ms:.0} ms"));
+    let with = |text: &str, field| match ms(field) {
+        Some(ms) => format!("{text} ({ms})"),
+        None => text.to_owned(),
+    };
+    Some(match event.event.as_str() {
+        "guest_started" => "guest powered on".into(),
+        "backup_joined" => with("backup joined", "clone_ms"),
+        "protected" => with("protected: the backup follows", "clone_ms"),
+        "peer_lost" => with("the other side is lost: silent for", "detected_after_ms"),
+        "arbiter_won" => with("won the arbiter", "ms"),
+        "live" => with("live: the guest goes on here", "go_live_ms"),
+        "alone" => "goes on alone".into(),
+        "divergence" => "DIVERGENCE".into(),
+        "guest_ended" => "guest ended".into(),
+        "halted" => format!("halted: {}", event.text("why").unwrap_or_default()),
+        _ => return None,
+    })
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

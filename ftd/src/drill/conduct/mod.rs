@@ -1,0 +1,99 @@
+//! One drill: power on, start both sides and the client, kill one, see what the client lost.
+//!
+//! * [`captures`]: `tcpdump` on the outer side, and the judge over what it wrote.
+//! * [`run`]: the steps of a drill, in order.
+//! * [`conclude`]: what the evidence says, put into a report.
+
+pub mod captures;
+pub mod conclude;
+pub mod run;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::plan::{Kill, Role};
+use super::process;
+use super::report::{Report, Summary};
+use super::site::Site;
+
+/// When the kill comes, counted from the moment the guest is protected and the client writes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum After {
+    /// After so much time.
+    Time(Duration),
+    /// After so many more acknowledged writes.
+    Writes(u64),
+}
+
+/// When the backup joins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Join {
+    /// Before the guest's first instruction.
+    PowerOn,
+    /// While the guest boots, by live clone.
+    Boot,
+    /// Once the client writes, by live clone.
+    Writing,
+}
+
+/// What drill is wanted.
+#[derive(Debug, Clone)]
+pub struct DrillOptions {
+    /// The `ftd` program, for both daemons and the client.
+    pub ftd: PathBuf,
+    /// Who is killed.
+    pub kill: Role,
+    /// How.
+    pub signal: Kill,
+    /// When.
+    pub after: After,
+    /// When the backup joins.
+    pub join: Join,
+    /// How many drills, one after the other.
+    pub count: u32,
+    /// The client's connections.
+    pub connections: u32,
+    /// Requests under way on each.
+    pub depth: u32,
+    /// The guest's Redis.
+    pub guest: SocketAddr,
+    /// Guest RAM in MiB.
+    pub memory_mib: u64,
+    /// Further arguments of both daemons.
+    pub daemon_args: Vec<String>,
+    /// Where a drill's files go: a folder for each.
+    pub folder: PathBuf,
+    /// Longest time from the start of the daemons to a protected guest that answers.
+    pub boot_timeout: Duration,
+    /// Longest time from the kill to an answer.
+    pub takeover_timeout: Duration,
+    /// How long the client goes on writing after that.
+    pub tail: Duration,
+    /// Whether the output rule is judged by captures.
+    pub capture: bool,
+}
+
+/// Conducts `options.count` drills. A drill that fails is in the report and does not stop the ones
+/// after it; an interrupt does.
+///
+/// # Errors
+/// When a folder can't be made, or the drill is interrupted.
+pub fn conduct(site: &mut dyn Site, options: &DrillOptions) -> Result<Summary> {
+    let mut reports: Vec<Report> = Vec::new();
+    for number in 1..=options.count {
+        let report = run::drill(site, options, number)?;
+        reports.push(report);
+        if process::interrupted() {
+            anyhow::bail!("interrupted");
+        }
+    }
+    Ok(Summary::of(reports))
+}
+
+/// Now, in nanoseconds since 1970.
+fn now_unix_ns() -> u64 {
+    super::ledger::book::WallClock::start().start_unix_ns()
+}
