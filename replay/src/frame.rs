@@ -417,3 +417,6 @@ impl FrameDecoder {
         Ok(Some(message))
     }
 }
+
+#[cfg(test)]
+mod tests;

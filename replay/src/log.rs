@@ -4,7 +4,8 @@
 //! "FTDLOG" 1a 0a   8 bytes
 //! version          u32, little-endian
 //! length           u32, of the header in bytes
-//! CRC              u32, CRC32C of the 16 bytes before and of the header
+//! header CRC       u32, CRC32C of the header
+//! CRC              u32, CRC32C of the 20 bytes before
 //! header           postcard of LogHeader
 //! frames           one for each epoch (see `frame`), rising by one from LogHeader::first_epoch
 //! frame            the end: postcard of LogEnd
@@ -27,7 +28,7 @@ pub const LOG_VERSION: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"FTDLOG\x1a\n";
 /// Bytes before the header.
-const PREAMBLE_BYTES: usize = 20;
+const PREAMBLE_BYTES: usize = 24;
 /// Most bytes of an encoded header.
 const MAX_HEADER_BYTES: usize = 1 << 20;
 

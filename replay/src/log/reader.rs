@@ -42,18 +42,21 @@ impl<R: Read> LogReader<R> {
         if let Some(found) = word(8).filter(|version| *version != LOG_VERSION) {
             return Err(LogError::Version { found });
         }
-        let (Some(len), Some(crc)) = (word(12), word(16)) else {
+        let (Some(len), Some(body_crc), Some(crc)) = (word(12), word(16), word(20)) else {
             return Err(LogError::Torn { at, within });
         };
         let len = len as usize;
-        if len > MAX_HEADER_BYTES {
+        if crc32c::crc32c(&preamble[..20]) != crc {
             return Err(LogError::Damaged { at: 0, within });
+        }
+        if len > MAX_HEADER_BYTES {
+            return Err(LogError::Invalid { at: 0, within });
         }
         let body = take(&mut input, len, &mut at)?;
         if body.len() < len {
             return Err(LogError::Torn { at, within });
         }
-        if crc32c::crc32c_append(crc32c::crc32c(&preamble[..16]), &body) != crc {
+        if crc32c::crc32c(&body) != body_crc {
             return Err(LogError::Damaged { at: 0, within });
         }
         let header: LogHeader = match postcard::take_from_bytes(&body) {

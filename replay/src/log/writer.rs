@@ -32,7 +32,8 @@ impl<W: Write> LogWriter<W> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&LOG_VERSION.to_le_bytes());
         bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes), &body);
+        bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
+        let crc = crc32c::crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
         bytes.extend_from_slice(&body);
         out.write_all(&bytes)?;

@@ -197,6 +197,10 @@ impl Core {
         self.take(event, out);
         self.run_timers(out);
         if self.role() != role {
+            if self.role() == Role::Halted {
+                // The daemon closes them with all others.
+                self.shared.visitors.clear();
+            }
             out.push(Action::Note(Note::Role {
                 from: role,
                 to: self.role(),
@@ -247,6 +251,11 @@ impl Core {
             }
             _ => {}
         }
+        self.give(event, out);
+    }
+
+    /// Gives the state an event of its own.
+    fn give(&mut self, event: Event, out: &mut Vec<Action>) {
         self.change(|state, shared| match (state, event) {
             (State::Halted, _) => State::Halted,
             (state, Event::Stop) => {
@@ -293,7 +302,7 @@ impl Core {
                 // The other side may be well and not know of this: it is not gone for sure.
                 let loss = LinkLoss::Broken(why.to_string());
                 out.push(Action::Disconnect { peer, why });
-                self.take(Event::PeerDisconnected { peer, why: loss }, out);
+                self.give(Event::PeerDisconnected { peer, why: loss }, out);
             }
         }
         self.beat(out);

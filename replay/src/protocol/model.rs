@@ -14,14 +14,20 @@
 //! * a live copy is left if no host died, or if only one fault happened to a protected guest.
 
 mod daemon;
+mod faults;
+mod guests;
+mod hosts;
+mod links;
 mod net;
+mod stats;
 mod world;
 
+use stats::Stats;
 use world::{Faults, Sabotage, World};
 
 /// Runs `seeds` worlds; gives the sum of what happened in them.
-fn run(seeds: std::ops::Range<u64>, faults: Faults) -> world::Stats {
-    let mut sum = world::Stats::default();
+fn run(seeds: std::ops::Range<u64>, faults: Faults) -> Stats {
+    let mut sum = Stats::default();
     for seed in seeds {
         let mut world = World::new(seed, faults, None);
         if let Err(violation) = world.run() {
