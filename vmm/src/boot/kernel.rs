@@ -131,7 +131,7 @@ fn read_setup(file: &[u8]) -> Result<SetupHeader, BootError> {
     }
     let [jump] = bytes_at(file, JUMP_OFFSET).unwrap_or([0]);
     let end = MAGIC + usize::from(jump);
-    if end < PAYLOAD_LENGTH + 4 || end > SETUP_HEADER_END_MAX {
+    if !(PAYLOAD_LENGTH + 4..=SETUP_HEADER_END_MAX).contains(&end) {
         return Err(refuse("its setup header has an impossible length"));
     }
     let bytes = file.get(SETUP_HEADER..end).ok_or(BootError::Truncated {

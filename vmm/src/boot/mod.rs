@@ -100,8 +100,7 @@ pub fn load(mem: &GuestMemory, request: &BootRequest) -> Result<BootState, BootE
 }
 
 fn check_ram(ram_bytes: u64) -> Result<(), BootError> {
-    let valid = ram_bytes >= low_memory::RAM_BYTES_MIN
-        && ram_bytes <= layout::RAM_BYTES_MAX
+    let valid = (low_memory::RAM_BYTES_MIN..=layout::RAM_BYTES_MAX).contains(&ram_bytes)
         && ram_bytes.is_multiple_of(layout::PAGE_BYTES);
     if valid {
         Ok(())
@@ -138,7 +137,7 @@ fn load_segments(mem: &GuestMemory, image: &elf::Elf, ram_bytes: u64) -> Result<
 }
 
 fn zero(mem: &GuestMemory, mut start: u64, end: u64) -> Result<(), BootError> {
-    const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+    static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
     while start < end {
         let len = (end - start).min(ZEROS.len() as u64);
         mem.write_slice(&ZEROS[..len as usize], GuestAddress(start))?;
@@ -169,5 +168,7 @@ fn load_initrd(
     Ok((start, len))
 }
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,8 @@ pub mod finder;
 pub mod partition;
 pub mod path;
 pub mod read_at;
+#[cfg(test)]
+mod testing;
 pub mod version;
 pub mod volume;
 

@@ -13,8 +13,10 @@ pub(super) fn decompress(payload: &[u8], hint: usize) -> Result<Vec<u8>, Decompr
         format: "LZ4",
         reason,
     };
-    let mut out = Vec::new();
-    out.reserve(hint.saturating_add(BLOCK_BYTES_MAX));
+    // Zeroed memory comes from the host untouched. With room for a whole block beyond the hint,
+    // nothing is ever moved if the hint is right.
+    let mut out = vec![0; hint + BLOCK_BYTES_MAX];
+    let mut filled = 0;
     let mut rest = payload;
     while let Some((head, after)) = rest.split_first_chunk() {
         let size = u32::from_le_bytes(*head);
@@ -31,14 +33,16 @@ pub(super) fn decompress(payload: &[u8], hint: usize) -> Result<Vec<u8>, Decompr
             .ok_or_else(|| damaged(format!("a block of {size} bytes is cut off")))?;
         rest = &rest[block.len()..];
 
-        let start = out.len();
-        if (start + BLOCK_BYTES_MAX) as u64 > KERNEL_BYTES_MAX {
+        let end = filled + BLOCK_BYTES_MAX;
+        if end as u64 > KERNEL_BYTES_MAX {
             return Err(DecompressError::TooBig);
         }
-        out.resize(start + BLOCK_BYTES_MAX, 0);
-        let bytes = lz4_flex::block::decompress_into(block, &mut out[start..])
+        if out.len() < end {
+            out.resize(end, 0);
+        }
+        filled += lz4_flex::block::decompress_into(block, &mut out[filled..end])
             .map_err(|error| damaged(error.to_string()))?;
-        out.truncate(start + bytes);
     }
+    out.truncate(filled);
     Ok(out)
 }

@@ -69,7 +69,9 @@ pub fn decompress(payload: &[u8]) -> Result<Cow<'_, [u8]>, DecompressError> {
 fn size_hint(payload: &[u8]) -> usize {
     let hint = payload.last_chunk().map_or(0, |b| u32::from_le_bytes(*b));
     // No format used for kernels does better than this; a wrong hint must not cost memory.
-    (hint as usize).min(payload.len().saturating_mul(16))
+    (hint as usize)
+        .min(payload.len().saturating_mul(16))
+        .min(KERNEL_BYTES_MAX as usize)
 }
 
 fn gzip(payload: &[u8]) -> Result<Vec<u8>, DecompressError> {
@@ -90,7 +92,9 @@ fn zstd(payload: &[u8]) -> Result<Vec<u8>, DecompressError> {
 
 fn lzma(payload: &[u8]) -> Result<Vec<u8>, DecompressError> {
     let mut out = Bounded::with_hint(size_hint(payload));
-    let result = lzma_rs::lzma_decompress(&mut io::Cursor::new(payload), &mut out);
+    // lzma-rs takes bytes after the end marker for damage, so the appended size goes first.
+    let stream = payload.split_last_chunk::<4>().map_or(payload, |(s, _)| s);
+    let result = lzma_rs::lzma_decompress(&mut io::Cursor::new(stream), &mut out);
     out.finish("LZMA", result)
 }
 

@@ -101,7 +101,9 @@ fn links(places: &[Place], index: usize) -> Result<Option<Candidate>, VolumeErro
         ("/vmlinuz", "/initrd.img"),
         ("/boot/vmlinuz", "/boot/initrd.img"),
     ] {
-        if let Some(found) = locate(places, index, kernel)? {
+        // Only a link or file that is here may lead to another volume.
+        let is_here = places[index].volume.node(kernel)?.is_some();
+        if is_here && let Some(found) = locate(places, index, kernel)? {
             return Ok(Some(Candidate {
                 place: index,
                 named_by: kernel.into(),

@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
-use fatfs::{Dir, FileSystem, FsOptions};
+use fatfs::{Dir, DirEntry, FileSystem, FsOptions};
 
+use super::super::DIR_ENTRIES_MAX;
 use super::super::read_at::Disk;
 use super::{Node, Volume, VolumeError, collect_names, guarded};
 
@@ -80,13 +81,25 @@ fn check_boot_sector(disk: &Disk) -> Result<(), VolumeError> {
 }
 
 impl FatVolume {
-    /// The directory that `path` is in, and the name in it. None for the root itself.
-    fn parent<'a>(path: &'a str) -> Option<(&'a str, &'a str)> {
+    /// The directory entry of `path`, which is not the root; None if there is none.
+    fn entry<'fs>(
+        filesystem: &'fs FileSystem<Stream>,
+        path: &str,
+    ) -> Result<Option<DirEntry<'fs, Stream>>, VolumeError> {
         let path = path.trim_matches('/');
-        if path.is_empty() {
-            return None;
+        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let dir = match Self::open_dir(filesystem, dir) {
+            Ok(dir) => dir,
+            Err(absent) if absent.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(other) => return Err(error(other)),
+        };
+        for entry in dir.iter().take(DIR_ENTRIES_MAX) {
+            let entry = entry.map_err(error)?;
+            if entry.file_name().eq_ignore_ascii_case(name) {
+                return Ok(Some(entry));
+            }
         }
-        Some(path.rsplit_once('/').unwrap_or(("", path)))
+        Ok(None)
     }
 
     fn open_dir<'fs>(
@@ -114,28 +127,19 @@ impl Volume for FatVolume {
     }
 
     fn node(&self, path: &str) -> Result<Option<Node>, VolumeError> {
-        let Some((dir, name)) = Self::parent(path) else {
+        if path.trim_matches('/').is_empty() {
             return Ok(Some(Node::Dir));
-        };
+        }
         guarded(NAME, || {
             let filesystem = self.filesystem.borrow();
-            let dir = match Self::open_dir(&filesystem, dir) {
-                Ok(dir) => dir,
-                Err(error) if is_absent(&error) => return Ok(None),
-                Err(other) => return Err(error(other)),
-            };
-            for entry in dir.iter() {
-                let entry = entry.map_err(error)?;
-                if entry.file_name().eq_ignore_ascii_case(name) {
-                    let node = if entry.is_dir() {
-                        Node::Dir
-                    } else {
-                        Node::File
-                    };
-                    return Ok(Some(node));
+            let entry = Self::entry(&filesystem, path)?;
+            Ok(entry.map(|entry| {
+                if entry.is_dir() {
+                    Node::Dir
+                } else {
+                    Node::File
                 }
-            }
-            Ok(None)
+            }))
         })
     }
 
@@ -154,29 +158,30 @@ impl Volume for FatVolume {
     fn read(&self, path: &str, max_bytes: u64) -> Result<Vec<u8>, VolumeError> {
         guarded(NAME, || {
             let filesystem = self.filesystem.borrow();
-            let mut file = filesystem
-                .root_dir()
-                .open_file(path.trim_matches('/'))
-                .map_err(error)?;
-            let file_bytes = file.seek(SeekFrom::End(0)).map_err(error)?;
+            let entry = Self::entry(&filesystem, path)?
+                .ok_or_else(|| error(io::ErrorKind::NotFound.into()))?;
+            let file_bytes = entry.len();
             if file_bytes > max_bytes {
                 return Err(VolumeError::FileTooBig {
                     file_bytes,
                     max_bytes,
                 });
             }
-            file.seek(SeekFrom::Start(0)).map_err(error)?;
             let mut bytes = Vec::new();
-            file.take(max_bytes)
+            entry
+                .to_file()
+                .take(file_bytes)
                 .read_to_end(&mut bytes)
                 .map_err(error)?;
+            if bytes.len() as u64 != file_bytes {
+                return Err(VolumeError::Filesystem {
+                    filesystem: NAME,
+                    reason: format!("{path} is shorter than its directory says"),
+                });
+            }
             Ok(bytes)
         })
     }
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound
 }
 
 fn error(error: io::Error) -> VolumeError {
