@@ -87,6 +87,11 @@ impl Ioapic {
         }
     }
 
+    /// Level of input `pin`; low for a pin that isn't there.
+    pub fn line(&self, pin: usize) -> bool {
+        pin < IOAPIC_PINS && self.lines & (1 << pin) != 0
+    }
+
     /// The pins (as bits) that have a message to send now.
     pub fn ready(&self) -> u32 {
         if self.lines | self.edges == 0 {

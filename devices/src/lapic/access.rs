@@ -1,7 +1,7 @@
 //! The register file's two faces: x2APIC MSRs 800h to 8FFh (SDM vol. 3, 11.12.1) and the xAPIC
 //! window, whose register at offset `16 * n` is MSR `800h + n`.
 
-use super::ipi::ICR_RESERVED;
+use super::ipi::{Face, ICR_RESERVED};
 use super::{
     BASE_BSP, BASE_ENABLE, BASE_X2APIC, ERROR_REGISTER, LVT_LEVEL, LVT_MASKED, LVT_REMOTE_IRR,
     LVT_WRITABLE, LocalApic, Lvt, SVR_ENABLE,
@@ -119,7 +119,7 @@ impl LocalApic {
                 return Err(InvalidAccess);
             }
             self.icr = value;
-            self.send_ipi();
+            self.send_ipi(Face::Msr);
             return Ok(None);
         }
         let value = u32::try_from(value).map_err(|_| InvalidAccess)?;
@@ -181,7 +181,7 @@ impl LocalApic {
             ICR => {
                 let command = u64::from(value) & !ICR_RESERVED;
                 self.icr = (self.icr & !0xffff_ffff) | command;
-                self.send_ipi();
+                self.send_ipi(Face::Window);
             }
             ICR_HIGH => self.icr = (self.icr & 0xffff_ffff) | (u64::from(value) << 32),
             LDR => self.ldr = value & 0xff00_0000,

@@ -163,7 +163,7 @@ impl LocalApic {
     /// Offers a message of the IOAPIC; says whether it was accepted.
     pub fn receive(&mut self, message: &Message) -> bool {
         let for_us = if message.logical {
-            self.matches_logical(u32::from(message.destination), true)
+            self.matches_logical(message.destination)
         } else {
             matches!(message.destination, 0 | 0xff)
         };
@@ -206,6 +206,11 @@ impl LocalApic {
         let rising = high && !self.lint0;
         self.lint0 = high;
         self.sample_lint0(rising);
+    }
+
+    /// Level of the LINT0 pin.
+    pub fn lint0(&self) -> bool {
+        self.lint0
     }
 
     /// LINT0 in Fixed mode: an edge, or a level that isn't being serviced, is a request.

@@ -323,12 +323,29 @@ fn flat_and_cluster_destinations_match_in_xapic_mode() {
         .unwrap();
     assert_eq!(apic.msr_read(0x803, 0), Err(InvalidAccess), "no x2APIC");
     apic.mmio_write(0xd0, &0x0400_0000u32.to_le_bytes(), 0);
-    assert!(apic.matches_logical(0x06, true));
-    assert!(!apic.matches_logical(0x01, true));
+    assert!(apic.matches_logical(0x06));
+    assert!(!apic.matches_logical(0x01));
     apic.mmio_write(0xd0, &0x2400_0000u32.to_le_bytes(), 0);
     apic.mmio_write(0xe0, &0x0fff_ffffu32.to_le_bytes(), 0);
-    assert!(apic.matches_logical(0x2c, true));
-    assert!(!apic.matches_logical(0x14, true));
+    assert!(apic.matches_logical(0x2c));
+    assert!(!apic.matches_logical(0x14));
+}
+
+#[test]
+fn window_commands_have_8_bit_destinations_whatever_the_mode() {
+    let mut apic = linux_apic();
+    let mut send = |destination: u32, command: u32| {
+        apic.mmio_write(0xd0, &0x0100_0000u32.to_le_bytes(), 0);
+        apic.mmio_write(0x310, &destination.to_le_bytes(), 0);
+        apic.mmio_write(0x300, &command.to_le_bytes(), 0);
+        let vector = apic.acknowledge();
+        apic.mmio_write(0xb0, &[0; 4], 0);
+        vector
+    };
+    assert_eq!(send(0, 0x51), Some(0x51));
+    assert_eq!(send(0x0100_0000, 0x852), Some(0x52));
+    assert_eq!(send(0x0200_0000, 0x853), None);
+    assert_eq!(send(0xff00_0000, 0x54), Some(0x54));
 }
 
 #[test]

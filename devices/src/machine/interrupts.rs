@@ -24,12 +24,20 @@ pub struct Interrupts {
 impl Interrupts {
     /// Drives a line. The PIT's is ISA IRQ 0 and GSI 2; the others have one number for both.
     pub(super) fn set_gsi(&mut self, gsi: u32, high: bool) {
+        if self.line(gsi) == high {
+            return;
+        }
         if gsi < 16 {
             let irq = if gsi == PIT_GSI { 0 } else { gsi as u8 };
             self.pic.set_line(irq, high);
         }
         self.ioapic.set_line(gsi as usize, high);
         self.settle();
+    }
+
+    /// Level of a line.
+    pub(super) fn line(&self, gsi: u32) -> bool {
+        self.ioapic.line(gsi as usize)
     }
 
     /// A line goes up, or down and up again: an edge for those who look for one.
@@ -82,6 +90,11 @@ impl Interrupts {
         let Interrupts { pic, ioapic, lapic } = self;
         pic.validate()?;
         ioapic.validate()?;
-        lapic.validate(now)
+        lapic.validate(now)?;
+        for gsi in 1..16 {
+            let irq = if gsi == PIT_GSI { 0 } else { gsi as u8 };
+            RestoreError::check(pic.line(irq) == self.line(gsi), "pic", "lines")?;
+        }
+        RestoreError::check(lapic.lint0() == pic.output(), "lapic", "lint0")
     }
 }

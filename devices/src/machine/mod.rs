@@ -92,7 +92,7 @@ impl Machine {
     }
 
     /// The earliest moment at which passing time will have a consequence: a timer interrupt, or
-    /// console output that waited for more. May be overdue when time has not moved since.
+    /// console output that waited for more.
     pub fn next_deadline(&self) -> Option<VirtualNs> {
         [
             self.interrupts.lapic.next_deadline(self.now),

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::Machine;
-use super::config::MachineConfig;
+use super::config::{MachineConfig, window};
 use super::interrupts::Interrupts;
 use crate::acpi_pm::AcpiPm;
+use crate::layout::{COM1_GSI, PIT_GSI, RTC_GSI, SCI_GSI};
 use crate::pit::Pit;
 use crate::rtc::Rtc;
 use crate::uart::Uart;
@@ -143,7 +144,7 @@ impl Machine {
                 _ => RestoreError::field("virtio", "state"),
             })?;
         }
-        Ok(Machine {
+        let machine = Machine {
             now,
             tsc_offset,
             interrupts,
@@ -153,6 +154,23 @@ impl Machine {
             uart,
             effects,
             ..machine
-        })
+        };
+        machine.check_lines()?;
+        Ok(machine)
+    }
+
+    /// Each interrupt line stands as its chip drives it; nothing would ever correct it otherwise.
+    fn check_lines(&self) -> Result<(), RestoreError> {
+        let check = |gsi: u32, high, field| {
+            RestoreError::check(self.interrupts.line(gsi) == high, "ioapic", field)
+        };
+        check(PIT_GSI, self.pit.irq(self.now), "lines (PIT)")?;
+        check(RTC_GSI, self.rtc.irq(), "lines (RTC)")?;
+        check(SCI_GSI, self.acpi_pm.sci(), "lines (SCI)")?;
+        check(COM1_GSI, self.uart.irq(), "lines (COM1)")?;
+        for (index, device) in self.virtio.iter().enumerate() {
+            check(window(index).1, device.interrupt_line(), "lines (virtio)")?;
+        }
+        Ok(())
     }
 }

@@ -48,6 +48,16 @@ impl Pic {
         self.settle();
     }
 
+    /// Level of ISA line `irq` (0 to 15); the cascade's is low.
+    pub fn line(&self, irq: u8) -> bool {
+        let chip = if irq < 8 {
+            &self.primary
+        } else {
+            &self.secondary
+        };
+        chip.lines & (1 << (irq & 7)) != 0
+    }
+
     /// The INTR output: an interrupt waits for the CPU.
     pub fn output(&self) -> bool {
         self.primary.pending(true).is_some()

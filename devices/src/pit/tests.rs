@@ -156,8 +156,10 @@ fn read_back_gives_status_then_count() {
 
 #[test]
 fn impossible_states_are_refused() {
-    let mut pit = Pit::default();
-    pit.gate_2 = true;
+    let pit = Pit {
+        gate_2: true,
+        ..Pit::default()
+    };
     assert_eq!(pit.validate(0), Err(RestoreError::field("pit", "gate_2")));
     let mut pit = Pit::default();
     load(&mut pit, 0x34, 1000, 50);

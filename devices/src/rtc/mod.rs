@@ -189,7 +189,7 @@ impl Rtc {
         if self.b & B_BINARY != 0 {
             value
         } else {
-            (value / 10 % 10) << 4 | value % 10
+            ((value / 10 % 10) << 4) | (value % 10)
         }
     }
 

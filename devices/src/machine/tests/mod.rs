@@ -213,3 +213,15 @@ fn damaged_states_are_refused() {
     };
     assert!(Machine::restore(&swapped, machine.save()).is_err());
 }
+
+#[test]
+fn a_line_that_no_chip_drives_is_refused() {
+    let mut machine = Machine::new(&config());
+    machine.interrupts.set_gsi(SCI_GSI, true);
+    let refused = Machine::restore(&config(), machine.save()).err();
+    assert_eq!(refused, Some(RestoreError::field("ioapic", "lines (SCI)")));
+    let mut machine = Machine::new(&config());
+    machine.interrupts.pic.set_line(5, true);
+    let refused = Machine::restore(&config(), machine.save()).err();
+    assert_eq!(refused, Some(RestoreError::field("pic", "lines")));
+}

@@ -157,6 +157,56 @@ fn carry_out(machine: &mut Machine, mem: &GuestMemory, step: &Step) -> String {
     }
 }
 
+/// What a booted system has switched on, so that random steps meet live chips.
+fn awake() -> Machine {
+    let mut machine = Machine::new(&config());
+    let mem = memory();
+    for (index, value) in [
+        (0x80f, 0x1ff),
+        (0x832, 0xec),
+        (0x83e, 0xb),
+        (0x837, 0xfe),
+        (0x835, 0x700),
+    ] {
+        machine.msr_write(index, value).unwrap();
+    }
+    for pin in 0..IOAPIC_PINS as u32 {
+        let level = if pin % 2 == 1 { 0x8000 } else { 0 };
+        for (addr, value) in [(0, 0x10 + 2 * pin), (0x10, level | (0x30 + 5 * pin))] {
+            machine.mmio_write(&mem, IOAPIC_BASE + addr, &u32::to_le_bytes(value));
+        }
+    }
+    for (port, value) in [
+        (0x20, 0x11),
+        (0x21, 0x20),
+        (0x21, 0x04),
+        (0x21, 0x01),
+        (0xa0, 0x11),
+        (0xa1, 0x28),
+        (0xa1, 0x02),
+        (0xa1, 0x01),
+        (0x43, 0x34),
+        (0x40, 0x00),
+        (0x40, 0x10),
+        (COM1_PORT + 1, 0x03),
+        (PM1A_EVT_PORT + 2, 0x21),
+        (PM1A_EVT_PORT + 3, 0x01),
+        (0x70, 0x0b),
+        (0x71, 0x72),
+    ] {
+        machine.pio_write(port, &[value]);
+    }
+    machine
+}
+
+fn start(booted: bool) -> Machine {
+    if booted {
+        awake()
+    } else {
+        Machine::new(&config())
+    }
+}
+
 fn through_bytes(machine: &Machine) -> Machine {
     let saved = machine.save();
     let decoded = MachineState::decode(&saved.encode()).unwrap();
@@ -178,10 +228,13 @@ fn noisy_memory() -> GuestMemory {
 
 proptest! {
     #[test]
-    fn save_and_restore_are_invisible(steps in vec(steps(), 1..200), every in 1usize..20) {
+    fn save_and_restore_are_invisible(
+        booted: bool,
+        steps in vec(steps(), 1..200),
+        every in 1usize..20,
+    ) {
         let (mem, mem_restored) = (noisy_memory(), noisy_memory());
-        let mut machine = Machine::new(&config());
-        let mut restored = Machine::new(&config());
+        let (mut machine, mut restored) = (start(booted), start(booted));
         for (i, step) in steps.iter().enumerate() {
             let seen = carry_out(&mut machine, &mem, step);
             prop_assert_eq!(seen, carry_out(&mut restored, &mem_restored, step));
@@ -194,9 +247,9 @@ proptest! {
     }
 
     #[test]
-    fn every_state_a_guest_reaches_is_restorable(steps in vec(steps(), 1..100)) {
+    fn every_state_a_guest_reaches_is_restorable(booted: bool, steps in vec(steps(), 1..100)) {
         let mem = noisy_memory();
-        let mut machine = Machine::new(&config());
+        let mut machine = start(booted);
         for step in &steps {
             carry_out(&mut machine, &mem, step);
             let saved = machine.save();
@@ -208,12 +261,13 @@ proptest! {
 
     #[test]
     fn damaged_states_are_refused_or_work(
+        booted: bool,
         steps in vec(steps(), 1..60),
         flips in vec((any::<prop::sample::Index>(), 0u8..8), 1..4),
         after in vec(steps(), 1..60),
     ) {
         let mem = noisy_memory();
-        let mut machine = Machine::new(&config());
+        let mut machine = start(booted);
         for step in &steps {
             carry_out(&mut machine, &mem, step);
         }
