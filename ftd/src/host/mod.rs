@@ -6,6 +6,7 @@
 //!
 //! * [`announce`]: frames that tell the network where the guest's MAC address is now.
 //! * [`clock`]: host monotonic time and the guest's virtual clock made from it.
+//! * [`console`]: where console bytes go to and come from.
 //! * [`disk`]: disk images and the threads that carry out disk requests.
 //! * [`entropy`]: random bytes from the host's kernel.
 //! * [`tap`]: the guest's cable: a TAP device, on a bridge or not.
@@ -13,6 +14,7 @@
 pub(crate) mod aligned;
 pub mod announce;
 pub mod clock;
+pub mod console;
 pub mod disk;
 pub mod entropy;
 pub mod tap;

@@ -214,6 +214,17 @@ impl Disk {
     }
 }
 
+/// So that the kernel is found inside an image of any format.
+impl vmm::image::ReadAt for Disk {
+    fn len(&self) -> u64 {
+        self.capacity
+    }
+
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        Disk::read_exact_at(self, offset, buf)
+    }
+}
+
 impl std::fmt::Debug for Disk {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter

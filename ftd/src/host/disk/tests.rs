@@ -380,7 +380,7 @@ fn abandoning_does_not_deliver_what_waits() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
     /// No header or table, however wrong, makes opening or reading panic or take long.
     #[test]
     fn corrupt_qcow2_is_survived(
