@@ -141,10 +141,10 @@ class Host:
         """What is known of a start that failed."""
         parts = []
         for title, path in (("console", self.console), ("qemu", self.qemu_log)):
-            text = tail(path, 25)
+            text = tail(path, 40)
             if text:
                 parts.append(f"--- {self.name} {title}, last lines of {path}\n{text}")
-        return "\n".join(parts)
+        return "\n".join(parts) or "its console is empty and QEMU said nothing"
 
     def signal(self, number):
         """Sends a signal to the QEMU process and no other. Returns whether it was there."""
