@@ -83,6 +83,9 @@ pub struct DrillArgs {
     /// Don't capture: the output rule is then not judged.
     #[arg(long)]
     no_capture: bool,
+    /// The program for daemons and client [default: this one].
+    #[arg(long, value_name = "FILE", hide = true)]
+    ftd: Option<PathBuf>,
     /// Keep logs, events and captures in this folder [default: a temporary one, kept on failure].
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
@@ -122,7 +125,10 @@ impl DrillArgs {
         if folder.join("drill-1").exists() {
             bail!("{} holds another drill", folder.display());
         }
-        let ftd = std::env::current_exe().context("where is ftd?")?;
+        let ftd = match &self.ftd {
+            Some(path) => path.canonicalize().context("--ftd")?,
+            None => std::env::current_exe().context("where is ftd?")?,
+        };
         let options = DrillOptions {
             ftd: ftd.clone(),
             kill: self.kill,

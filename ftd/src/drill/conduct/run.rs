@@ -230,6 +230,10 @@ impl Steps<'_> {
             format!("--depth={}", options.depth),
             format!("--seconds={}", limit.as_secs() + 1),
             format!("--ready-seconds={}", options.boot_timeout.as_secs() + 1),
+            format!(
+                "--answer-seconds={}",
+                options.takeover_timeout.as_secs_f64()
+            ),
             format!("--ledger={}", path("ledger")),
             format!("--stop-file={}", path("client.stop")),
             "--progress".into(),
@@ -388,8 +392,21 @@ impl Steps<'_> {
 
     /// Ends everything, gently first, and reads what is left to read.
     fn end(&mut self) {
-        if self.evidence.client.is_none() && self.client.is_some() {
-            let _ = fs::write(self.path("client.stop"), "");
+        // To drain and then to ask in vain takes it one takeover's time each.
+        let patience = self.options.takeover_timeout * 2 + Duration::from_secs(10);
+        if self.evidence.client.is_none()
+            && let Some(client) = &mut self.client
+        {
+            // A drill that failed on its way may still tell what the client saw.
+            let _ = fs::write(self.folder.join("client.stop"), "");
+            let patience = if interrupted() {
+                Duration::ZERO
+            } else {
+                patience
+            };
+            client.wait(patience);
+            let text = fs::read_to_string(self.folder.join("client.json")).unwrap_or_default();
+            self.evidence.client = serde_json::from_str(text.trim()).ok();
         }
         self.client = None;
         if let Some(captures) = &mut self.captures {
