@@ -22,6 +22,15 @@ pub fn alone_from(killed: Role, evidence: &Evidence) -> Option<u64> {
     Some(won.max(evidence.killed_unix_ns?.0))
 }
 
+/// When the killed side died: while the order was carried out, and not before the last answer that
+/// it can have given.
+fn died(evidence: &Evidence) -> Option<u64> {
+    let (before, after) = evidence.killed_unix_ns?;
+    let client = evidence.client.as_ref();
+    let last_answer = client.map_or(0, |client| client.gap_from_unix_ns);
+    Some(last_answer.clamp(before, after.max(before)))
+}
+
 /// Puts the report together.
 pub fn conclude(
     options: &DrillOptions,
@@ -59,7 +68,10 @@ pub fn conclude(
         signal: options.signal,
         failovers: u64::from(survivor == Role::Backup && events.first("live").is_some()),
         detection_ms: number_of("peer_lost", "detected_after_ms"),
-        go_live_ms: number_of("live", "go_live_ms").or_else(|| number_of("arbiter_won", "ms")),
+        go_live_ms: match survivor {
+            Role::Backup => number_of("live", "go_live_ms"),
+            Role::Primary => number_of("arbiter_won", "ms"),
+        },
         client_gap_ms: evidence.client.as_ref().map(|client| client.client_gap_ms),
         acked_writes: client.acked_writes,
         acked_lost: client.acked_lost,
@@ -73,7 +85,7 @@ pub fn conclude(
             .first("protected")
             .and_then(|e| e.number("clone_ms")),
         started_unix_ns: evidence.started_unix_ns,
-        killed_unix_ns: evidence.killed_unix_ns.map(|(before, _)| before),
+        killed_unix_ns: died(evidence),
         problems: Vec::new(),
         capture: None,
         client: evidence.client.clone(),
@@ -222,12 +234,19 @@ fn timeline(evidence: &Evidence, client: &ClientReport) -> Vec<Mark> {
         "the guest answers; writing begins".into(),
     );
     of_client(client.gap_from_unix_ns, "last answer before the gap".into());
-    let gap = format!(
-        "first answer after the gap of {:.0} ms",
-        client.client_gap_ms
-    );
-    of_client(client.gap_to_unix_ns, gap);
-    of_client(client.last_answer_unix_ns, "writing ends".into());
+    let length = format!("{:.0} ms", client.client_gap_ms);
+    if client.gap_to_unix_ns > client.last_answer_unix_ns {
+        of_client(
+            client.gap_to_unix_ns,
+            format!("given up after {length} without an answer"),
+        );
+    } else {
+        of_client(
+            client.gap_to_unix_ns,
+            format!("first answer after the gap of {length}"),
+        );
+        of_client(client.last_answer_unix_ns, "writing ends".into());
+    }
     marks.sort_by_key(|mark| mark.t_unix_ns);
     marks
 }

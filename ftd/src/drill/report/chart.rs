@@ -36,6 +36,7 @@ struct Moments {
     won: Option<f64>,
     on: Option<f64>,
     gap: (f64, f64),
+    answered: bool,
 }
 
 impl Moments {
@@ -55,6 +56,7 @@ impl Moments {
                 seconds_between(killed, client.gap_from_unix_ns),
                 seconds_between(killed, client.gap_to_unix_ns),
             ),
+            answered: client.gap_to_unix_ns <= client.last_answer_unix_ns,
         }
     }
 }
@@ -117,11 +119,18 @@ fn labels(drill: &Report, moments: &Moments) -> Vec<Label> {
             labels.push((seconds, "", format!("{text} {}", at(seconds))));
         }
     }
-    labels.push((
-        moments.gap.1,
-        "good",
-        format!("first answer {}", at(moments.gap.1)),
-    ));
+    labels.push(match moments.answered {
+        true => (
+            moments.gap.1,
+            "good",
+            format!("first answer {}", at(moments.gap.1)),
+        ),
+        false => (
+            moments.gap.1,
+            "bad",
+            format!("given up {}", at(moments.gap.1)),
+        ),
+    });
     labels.sort_by(|a, b| a.0.total_cmp(&b.0));
     labels
 }

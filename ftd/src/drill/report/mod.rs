@@ -63,7 +63,8 @@ pub struct Report {
     pub clone_ms: Option<f64>,
     /// When the drill began, in nanoseconds since 1970.
     pub started_unix_ns: u64,
-    /// When the kill was ordered.
+    /// When the side died, as well as it is known: when the kill was ordered, or later if it was
+    /// still heard.
     pub killed_unix_ns: Option<u64>,
     /// Why it is not ok.
     pub problems: Vec<String>,
