@@ -159,7 +159,7 @@ pub enum ArbiterError {
     },
     /// A device that was never prepared.
     #[error(
-        "{} was not prepared as shared storage: run 'ftd format {}'",
+        "{} was not prepared as shared storage: run 'ftd format-shared {}'",
         .path.display(), .path.display()
     )]
     NotFormatted {

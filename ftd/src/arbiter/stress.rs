@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use super::{Arbiter, ArbiterError, HostSlot, Verdict, format_device, open};
 
@@ -15,23 +16,53 @@ fn opened(path: &Path, number: u8) -> Box<dyn Arbiter> {
     open(path, "vm", &format!("host{number}"), slot).unwrap()
 }
 
-/// Bids for every generation, some of them twice; "generation winner" for each.
-fn contend(path: &Path, number: u8) -> Vec<(u64, String)> {
+/// Bids for every generation, some of them twice, and tells each answer.
+fn contend_and(path: &Path, number: u8, mut tell: impl FnMut(u64, String)) {
     let mut arbiter = opened(path, number);
-    let mut winners = Vec::new();
     for generation in 1..=GENERATIONS {
         for _ in 0..=generation % 2 {
-            let winner = match arbiter.test_and_set(generation) {
-                Ok(Verdict::Won) => format!("host{number}"),
-                Ok(Verdict::Lost { winner }) => winner,
+            match arbiter.test_and_set(generation) {
+                Ok(Verdict::Won) => tell(generation, format!("host{number}")),
+                Ok(Verdict::Lost { winner }) => tell(generation, winner),
                 // Others are more than a whole ring of generations ahead: no answer is right too.
-                Err(ArbiterError::Superseded { .. }) => continue,
+                Err(ArbiterError::Superseded { .. }) => {}
                 Err(error) => panic!("{error}"),
-            };
-            winners.push((generation, winner));
+            }
         }
     }
-    winners
+}
+
+fn contend(path: &Path, number: u8) -> Vec<(u64, String)> {
+    let mut answers = Vec::new();
+    contend_and(path, number, |generation, winner| {
+        answers.push((generation, winner));
+    });
+    answers
+}
+
+/// Like [`with_processes`], but the processes are killed again and again, wherever they are.
+fn with_crashes(path: &Path) {
+    let mut answers = Vec::new();
+    let mut killed = 0;
+    let mut seed = u64::from(std::process::id());
+    for _ in 0..12 {
+        let mut children: Vec<_> = (0..3).map(|number| spawn(path, number)).collect();
+        for child in &mut children {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1);
+            std::thread::sleep(Duration::from_millis((seed >> 33) % 25));
+            child.kill().unwrap();
+        }
+        for child in children {
+            let output = child.wait_with_output().unwrap();
+            killed += u32::from(!output.status.success());
+            answers.extend(parse(output.stdout));
+        }
+    }
+    // Those who are left alone in the end find the rest.
+    answers.extend(contend(path, 0));
+    answers.extend(contend(path, 1));
+    println!("{killed} processes killed");
+    check(answers);
 }
 
 fn check(answers: impl IntoIterator<Item = (u64, String)>) {
@@ -60,27 +91,34 @@ fn with_threads(path: &Path, hosts: u8) {
 }
 
 fn with_processes(path: &Path, hosts: u8) {
-    let children: Vec<_> = (0..hosts)
-        .map(|number| {
-            Command::new(std::env::current_exe().unwrap())
-                .args(["arbiter::stress::contender", "--exact", "--nocapture"])
-                .env(CHILD, format!("{number} {}", path.display()))
-                .stdout(std::process::Stdio::piped())
-                .spawn()
-                .unwrap()
-        })
-        .collect();
+    let children: Vec<_> = (0..hosts).map(|number| spawn(path, number)).collect();
     let mut answers = Vec::new();
     for child in children {
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success());
-        let text = String::from_utf8(output.stdout).unwrap();
-        answers.extend(text.lines().filter_map(|line| {
-            let (generation, winner) = line.strip_prefix("answer ")?.split_once(' ')?;
-            Some((generation.parse().ok()?, winner.to_owned()))
-        }));
+        answers.extend(parse(output.stdout));
     }
     check(answers);
+}
+
+fn spawn(path: &Path, number: u8) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["arbiter::stress::contender", "--exact", "--nocapture"])
+        .env(CHILD, format!("{number} {}", path.display()))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// The answers in a child's output; a last line that was cut short is none.
+fn parse(output: Vec<u8>) -> Vec<(u64, String)> {
+    let text = String::from_utf8(output).unwrap();
+    let parse = |line: &str| {
+        let line = line.strip_prefix("answer ")?.strip_suffix('\n')?;
+        let (generation, winner) = line.split_once(' ')?;
+        Some((generation.parse().ok()?, winner.to_owned()))
+    };
+    text.split_inclusive('\n').filter_map(parse).collect()
 }
 
 /// The body of a child process; nothing by itself.
@@ -91,9 +129,13 @@ fn contender() {
     };
     let (number, path) = task.split_once(' ').unwrap();
     println!();
-    for (generation, winner) in contend(Path::new(path), number.parse().unwrap()) {
-        println!("answer {generation} {winner}");
-    }
+    contend_and(
+        Path::new(path),
+        number.parse().unwrap(),
+        |generation, winner| {
+            println!("answer {generation} {winner}");
+        },
+    );
 }
 
 /// A formatted file, or a printed reason why not.
@@ -137,6 +179,19 @@ fn processes_on_a_region() {
     let dir = tempfile::tempdir().unwrap();
     let Some(path) = region(&dir) else { return };
     with_processes(&path, 4);
+}
+
+#[test]
+fn killed_processes_on_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    with_crashes(dir.path());
+}
+
+#[test]
+fn killed_processes_on_a_region() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(path) = region(&dir) else { return };
+    with_crashes(&path);
 }
 
 #[test]

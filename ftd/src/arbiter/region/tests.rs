@@ -186,7 +186,7 @@ fn formatting_refuses_what_is_not_empty() {
     file.set_len(AREA_BYTES - 4096).unwrap();
     assert!(refused(format(&fresh, "vm", false)).contains("shared storage needs 1114112"));
     let unformatted = RegionArbiter::open(&fresh, "vm", "east", slot(0));
-    assert!(refused(unformatted).contains("run 'ftd format"));
+    assert!(refused(unformatted).contains("run 'ftd format-shared"));
     file.set_len(8 << 20).unwrap();
     for offset in [AREA_BYTES - 1, (8 << 20) - 1] {
         file.write_all_at(&[1], offset).unwrap();

@@ -23,6 +23,9 @@ pub(super) trait Image: Send + Sync {
     /// Makes every completed write durable.
     fn flush(&self) -> io::Result<()>;
 
+    /// Writes nothing more, not even when dropped. Doesn't wait for what is running.
+    fn abandon(&self) {}
+
     /// Gives a range back; [`io::ErrorKind::Unsupported`] where there is no such thing.
     fn discard(&self, offset: u64, len: u64) -> io::Result<()>;
 }

@@ -28,7 +28,7 @@ pub use worker::{Completion, DiskWorker};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use devices::{DiskError, DiskOp, DiskOutcome};
 
@@ -45,6 +45,7 @@ pub struct Disk {
     capacity: u64,
     image: Box<dyn Image>,
     failures: AtomicU64,
+    abandoned: AtomicBool,
 }
 
 impl Disk {
@@ -79,6 +80,7 @@ impl Disk {
             capacity,
             image,
             failures: AtomicU64::new(0),
+            abandoned: AtomicBool::new(false),
         })
     }
 
@@ -134,10 +136,12 @@ impl Disk {
         }
     }
 
-    /// Closes the disk without writing anything more to it: for the host that lost the arbitration.
-    /// Dropping a qcow2 instead writes its cached metadata back, over the winner's.
-    pub fn abandon(self) {
-        std::mem::forget(self.image);
+    /// Makes sure that nothing more is written: for the host that lost the arbitration. Requests
+    /// fail from now on, and a qcow2 that is dropped doesn't write its cached metadata back, over
+    /// the winner's. What is on its way to the disk already can't be called back.
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::SeqCst);
+        self.image.abandon();
     }
 
     fn try_perform(&self, op: &DiskOp) -> io::Result<DiskOutcome> {
@@ -157,7 +161,10 @@ impl Disk {
                 Ok(DiskOutcome::Done)
             }
             DiskOp::Flush if self.read_only => Ok(DiskOutcome::Done),
-            DiskOp::Flush => self.image.flush().map(|()| DiskOutcome::Done),
+            DiskOp::Flush => self
+                .check_writable()
+                .and_then(|()| self.image.flush())
+                .map(|()| DiskOutcome::Done),
             DiskOp::Discard { offset, len } => {
                 self.check_range(*offset, *len)?;
                 self.check_writable()?;
@@ -185,7 +192,7 @@ impl Disk {
     }
 
     fn check_writable(&self) -> io::Result<()> {
-        if self.read_only {
+        if self.read_only || self.abandoned.load(Ordering::SeqCst) {
             return Err(io::Error::from_raw_os_error(libc::EROFS));
         }
         Ok(())
@@ -195,7 +202,8 @@ impl Disk {
     /// first 8 failures, then each time their number has doubled.
     fn report(&self, op: &DiskOp, error: &io::Error) {
         let count = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        if count > 8 && !count.is_power_of_two() {
+        let told = self.abandoned.load(Ordering::Relaxed);
+        if told || count > 8 && !count.is_power_of_two() {
             return;
         }
         let path = self.path.display();

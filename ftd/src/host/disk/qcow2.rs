@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use imago::file::File as ImagoFile;
@@ -18,9 +19,10 @@ use super::options::OpenError;
 
 /// An open qcow2, with its backing files.
 pub(super) struct Qcow2Image {
-    /// One request at a time: discards need the image to themselves.
-    access: Mutex<FormatAccess<ImagoFile>>,
+    /// One request at a time: discards need the image to themselves. Always there until the drop.
+    access: Mutex<Option<FormatAccess<ImagoFile>>>,
     capacity: u64,
+    abandoned: AtomicBool,
 }
 
 impl Qcow2Image {
@@ -46,7 +48,8 @@ impl Qcow2Image {
         match opened {
             Ok(access) => Ok(Qcow2Image {
                 capacity: access.size(),
-                access: Mutex::new(access),
+                access: Mutex::new(Some(access)),
+                abandoned: AtomicBool::new(false),
             }),
             Err(source) if !references && source.kind() == io::ErrorKind::PermissionDenied => {
                 Err(OpenError::UntrustedReference { path, source })
@@ -60,7 +63,11 @@ impl Qcow2Image {
         work: impl FnOnce(&mut FormatAccess<ImagoFile>) -> io::Result<T>,
     ) -> io::Result<T> {
         let mut access = self.access.lock().unwrap_or_else(PoisonError::into_inner);
-        guarded(|| work(&mut access))
+        // The lock may have been waited for: look only now.
+        match access.as_mut() {
+            Some(access) if !self.abandoned.load(Ordering::SeqCst) => guarded(|| work(access)),
+            _ => Err(io::Error::from_raw_os_error(libc::ESHUTDOWN)),
+        }
     }
 }
 
@@ -71,6 +78,17 @@ fn guarded<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
             "the qcow2 driver panicked: the image is corrupt",
         ))
     })
+}
+
+impl Drop for Qcow2Image {
+    fn drop(&mut self) {
+        let access = self.access.get_mut();
+        let access = access.unwrap_or_else(PoisonError::into_inner).take();
+        if self.abandoned.load(Ordering::SeqCst) {
+            // Dropped, it would write its metadata back.
+            std::mem::forget(access);
+        }
+    }
 }
 
 impl Image for Qcow2Image {
@@ -99,6 +117,10 @@ impl Image for Qcow2Image {
             access.flush()?;
             access.sync()
         })
+    }
+
+    fn abandon(&self) {
+        self.abandoned.store(true, Ordering::SeqCst);
     }
 
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {

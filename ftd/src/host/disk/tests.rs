@@ -373,10 +373,84 @@ fn a_disk_that_shrinks_fails_requests_and_goes_on() {
 }
 
 #[test]
-fn abandoning_does_not_deliver_what_waits() {
+fn an_abandoned_disk_is_not_written_to() {
     let dir = tempfile::tempdir().unwrap();
-    let (worker, _done) = start(&raw_image(&dir, MIB), false);
+    let Some(path) = qcow2_image(&dir, &["4M"]) else {
+        return;
+    };
+    let (worker, done) = start(&path, false);
+    let op = write(0, &[1; 65536]);
+    worker.submit(DiskRequest { disk: 0, id: 0, op });
+    worker.drain();
+    assert_eq!(done.try_recv(), Ok((0, DiskOutcome::Done)));
+    let before = fs::read(&path).unwrap();
+    let disk = Arc::clone(worker.disk());
     worker.abandon();
+    let op = write(MIB, &[2; 512]);
+    let failed = DiskOutcome::Failed(DiskError::Io);
+    assert_eq!(disk.perform(&op), failed);
+    assert_eq!(disk.perform(&DiskOp::Flush), failed);
+    worker.submit(DiskRequest { disk: 0, id: 1, op });
+    drop(worker);
+    drop(disk);
+    // The threads end by themselves and drop the image, which would flush its metadata.
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(done.try_recv().is_err());
+    assert!(fs::read(&path).unwrap() == before);
+}
+
+/// A loop device on `path`, with sectors of 4096 bytes; detached when dropped.
+struct LoopDevice(PathBuf);
+
+impl LoopDevice {
+    fn new(path: &Path) -> Option<LoopDevice> {
+        let output = Command::new("losetup")
+            .args(["--find", "--show", "--sector-size", "4096"])
+            .arg(path)
+            .output();
+        match output {
+            Ok(output) if output.status.success() => {
+                let device = String::from_utf8(output.stdout).unwrap();
+                Some(LoopDevice(device.trim().into()))
+            }
+            other => {
+                println!("skipped: no loop device to be had: {other:?}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").arg("-d").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn block_devices_with_large_sectors() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(device) = LoopDevice::new(&raw_image(&dir, 4 * MIB)) else {
+        return;
+    };
+    let cached = DiskOptions::default();
+    let direct = DiskOptions {
+        direct: true,
+        ..cached
+    };
+    assert_eq!(
+        Disk::open(&device.0, &direct).unwrap().image.granule(),
+        4096
+    );
+    exercise(direct, &device.0);
+    let zeros = DiskOp::Discard {
+        offset: 0,
+        len: 4 * MIB,
+    };
+    let disk = Disk::open(&device.0, &cached).unwrap();
+    assert_eq!(disk.perform(&zeros), DiskOutcome::Done);
+    drop(disk);
+    exercise(cached, &device.0);
 }
 
 proptest! {

@@ -109,21 +109,24 @@ impl DiskWorker {
         }
     }
 
-    /// Starts no further request and delivers nothing for those that wait. What is running can't
-    /// be called back from the kernel. Doesn't wait for it either: the disk may hang.
-    pub fn abandon(mut self) {
+    /// Abandons the disk (see [`Disk::abandon`]), starts none of the requests that wait and delivers
+    /// nothing for them, and doesn't wait for those that run, now or when dropped: the disk may
+    /// hang.
+    pub fn abandon(&self) {
         self.shared.lock().stopping = Stopping::Now;
         self.shared.work.notify_all();
-        self.threads.clear();
+        self.shared.disk.abandon();
     }
 }
 
 impl Drop for DiskWorker {
     fn drop(&mut self) {
-        if self.threads.is_empty() {
+        let mut state = self.shared.lock();
+        if state.stopping == Stopping::Now {
             return;
         }
-        self.shared.lock().stopping = Stopping::Drained;
+        state.stopping = Stopping::Drained;
+        drop(state);
         self.shared.work.notify_all();
         for thread in self.threads.drain(..) {
             // A worker catches panics; if one got through, its thread is gone, and so is its work.
