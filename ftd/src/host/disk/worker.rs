@@ -15,7 +15,7 @@ use super::schedule::Schedule;
 pub type Completion = Box<dyn Fn(u64, DiskOutcome) + Send>;
 
 /// Carries out requests beside the vCPU, several at a time where the image allows it, in the order
-/// that [`schedule`](super::schedule) demands.
+/// that a disk owes its guest (flushes after earlier writes, overlapping requests in turn).
 ///
 /// Dropping it waits until everything submitted is done. A host that must stop at once (it lost
 /// the arbitration) calls [`DiskWorker::abandon`] and ends the process.
