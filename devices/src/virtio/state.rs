@@ -1,5 +1,6 @@
-//! Save and restore. States come from a peer or a file, so each value is checked; both directions
-//! destructure, so that a field added later does not compile until it is dealt with here.
+//! Save and restore. Saving copies each device's one state struct; restoring destructures it, so
+//! that a field added later does not compile until its check is thought of. States come from a
+//! peer or a file, so each value is checked, and nothing is taken over before all are.
 
 use serde::{Deserialize, Serialize};
 

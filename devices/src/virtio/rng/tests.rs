@@ -21,7 +21,7 @@ fn one_batch_answers_many_small_requests() {
     let wanted = Effect::EntropyWanted {
         len: ENTROPY_BATCH_BYTES,
     };
-    assert_eq!(guest.take_effects(), [wanted.clone()]);
+    assert_eq!(guest.take_effects(), std::slice::from_ref(&wanted));
     assert_eq!(guest.device.entropy_wanted(), Some(ENTROPY_BATCH_BYTES));
     // Asked once, however many requests wait.
     guest.add(0, &[], &[64]);
