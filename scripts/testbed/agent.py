@@ -8,6 +8,7 @@ endian), the payload.
                     I  it gets input                 T  "rows columns": it gets a terminal
                     D  it is left running, with its output appended to the file named here
                     g  go: the request is complete
+                    n  answered with an n            t  nanoseconds since 1970: sets the host's clock
                     i  input (empty: its end)        s  signal number for the command's process group
   agent to client   o  output   e  error output   p  the pid of a command left running
                     x  exit status, the last frame   E  what went wrong instead, the last frame
@@ -22,6 +23,7 @@ place of their Python wrappers, whose import of enum and re costs half a second 
 import os
 import select
 import sys
+import time
 
 import _signal as signal
 import _socket as socket
@@ -257,6 +259,11 @@ def serve(connection):
             if not data:
                 return
             buffer += data
+        elif frame[0] == b"n":
+            send_frame(connection, b"n")
+        elif frame[0] == b"t":
+            time.clock_settime_ns(time.CLOCK_REALTIME, int(frame[1]))
+            send_frame(connection, b"n")
         elif request.take(*frame):
             break
     try:

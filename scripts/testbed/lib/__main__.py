@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import instance as instances
 import network
@@ -61,7 +62,8 @@ def parser():
     sub.add_argument("--output", metavar="FILE", help="with --detach: CMD's output, a file on the host")
     command("shell", "an interactive shell on a host", host=True, trailing="*")
     command("client", "run CMD in the namespace, where a guest's clients are", trailing="+")
-    command("kill", "cut the power of a host at once", host=True)
+    sub = command("kill", "cut the power of a host at once", host=True)
+    sub.add_argument("--json", action="store_true", help="print when, in seconds since 1970")
     command("start", "power a host on again and wait for it", host=True)
     command("freeze", "stop a host's CPUs without its knowledge", host=True)
     command("thaw", "let a frozen host go on", host=True)
@@ -70,6 +72,7 @@ def parser():
         sub.add_argument("--net", action="append", metavar="log|lan|mgmt|all",
                          help="default: log for cut, every net for restore")
         sub.add_argument("--direction", choices=("in", "out", "both"), default="both")
+        sub.add_argument("--json", action="store_true", help="print when, in seconds since 1970")
     for name, unit in (("delay", "MS"), ("loss", "PERCENT"), ("rate", "MBIT")):
         sub = command(name, f"{name} of what a host sends (0: none)", host=True)
         sub.add_argument("value", type=float, metavar=unit)
@@ -227,6 +230,11 @@ def dispatch(args):
     return on_host(args, chosen, chosen.host_named(args.host))
 
 
+def print_time(args, at):
+    if args.json:
+        print(json.dumps({"host": args.host, "command": args.command, "at_unix_s": at}))
+
+
 def on_host(args, chosen, host):
     if args.command == "exec":
         output = (args.output or "/dev/null") if args.detach else None
@@ -240,8 +248,10 @@ def on_host(args, chosen, host):
     if args.command == "shell":
         return session.execute(host, args.argv or ["bash"], stdin=0, terminal=True)[0]
     if args.command == "kill":
+        at = time.time()
         if not host.kill():
             raise TestbedError(f"{host.name} is already off")
+        print_time(args, at)
     elif args.command == "start":
         chosen.start(host.name)
     elif args.command in ("freeze", "thaw"):
@@ -249,11 +259,13 @@ def on_host(args, chosen, host):
     elif args.command in ("cut", "restore"):
         directions = network.DIRECTIONS if args.direction == "both" else (args.direction,)
         with chosen.lock():
+            at = time.time()
             if args.command == "cut":
                 for net in network.nets_named(args.net, ["log"]):
                     network.cut(chosen.namespace, host.number, net, directions)
             else:
                 chosen.heal(host, network.nets_named(args.net, network.NETS), directions)
+        print_time(args, at)
     elif args.command in ("delay", "loss", "rate"):
         key = {"delay": "delay_ms", "loss": "loss_percent", "rate": "rate_mbit"}[args.command]
         change = {key: args.value}

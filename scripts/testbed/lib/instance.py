@@ -89,6 +89,7 @@ class Instance:
                 process.poll()  # so that one that ended is not taken for a living one
             for host in [host for host in waiting if host.is_ready()]:
                 waiting.remove(host)
+                session.set_clock(host)
                 say(f"{host.name} is ready after {time.monotonic() - began:.1f} s")
             if waiting and time.monotonic() - began > READY_SECONDS:
                 late = waiting[0]

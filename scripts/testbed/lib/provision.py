@@ -8,18 +8,22 @@ import lzma
 import os
 import re
 import shutil
+import signal
 import struct
 import subprocess
+import time
 
-from common import HERE, TestbedError, cache_dir, need_root, run, say
+from common import HERE, TestbedError, cache_dir, die_with_parent, need_root, run, say, tail
 
 PACKAGES = """busybox-static iproute2 nftables tcpdump python3 qemu-system-data seabios libglib2.0-0
     libpixman-1-0 libfdt1 zlib1g libattr1 libcap-ng0""".split()
 ROM_DIRS = ["/usr/share/qemu", "/usr/share/seabios"]
 KERNEL_PACKAGE = "linux-image-amd64"
 # what a host loads at boot, in addition to what these depend on
-MODULES = """virtio_pci virtio_rng 9pnet_virtio 9p virtio_net virtio_blk virtio_console tun tap veth
-    bridge sch_netem sch_ingress ifb act_mirred cls_matchall kvm_amd loop""".split()
+MODULES = """virtio_pci virtio_rng 9pnet_virtio 9p virtio_net virtio_blk virtio_console tun veth bridge
+    sch_netem kvm_amd""".split()
+PROGRESS_SECONDS = 20
+INITRAMFS_KEPT_SECONDS = 86400
 KERNEL_LAYOUT = 2  # raise it when what is kept of the kernel package changes
 SIGNATURE_MAGIC = b"~Module signature appended~\n"
 SIGNATURE_INFO_BYTES = 12  # struct module_signature, whose last field is the signature's length
@@ -74,12 +78,20 @@ def ensure_qemu():
         if not os.path.exists(path):
             say("building QEMU from Debian's source package (about 2 to 4 minutes, once)")
             script = os.path.join(HERE, "qemu", "build")
-            done = subprocess.run(
-                [script, os.path.dirname(path)], capture_output=True, text=True, check=False
+            build = subprocess.Popen(
+                [script, os.path.dirname(path)],
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                preexec_fn=lambda: die_with_parent(signal.SIGTERM),
             )
-            if done.returncode != 0 or not os.path.exists(path):
-                raise TestbedError(f"{script} failed:\n{done.stdout}{done.stderr}")
-            say("built " + done.stdout.strip())
+            while True:
+                try:
+                    output, _ = build.communicate(timeout=PROGRESS_SECONDS)
+                    break
+                except subprocess.TimeoutExpired:
+                    say("building QEMU " + tail(os.path.join(os.path.dirname(path), "build.log"), 1)[:60])
+            if build.returncode != 0 or not os.path.exists(path):
+                raise TestbedError(f"{script} failed:\n{output}")
+            say("built " + output.strip())
     return path
 
 
@@ -223,6 +235,10 @@ def ensure_initramfs(kernel):
         with open(partial, "wb") as handle:
             handle.write(data)
         os.rename(partial, path)
+        for old in glob.glob(os.path.join(os.path.dirname(path), "*.cpio*")):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - os.path.getmtime(old) > INITRAMFS_KEPT_SECONDS:
+                    os.unlink(old)
     return path
 
 

@@ -6,6 +6,7 @@ import select
 import signal
 import socket
 import termios
+import time
 import tty
 
 import network
@@ -176,6 +177,30 @@ def execute(host, argv, env=None, cwd=None, stdin=None, terminal=False, output=N
         session = Session(host)
         stack.callback(session.close)
         return session.run(request, stdin, stdout, stderr)
+
+
+def set_clock(host):
+    """Sets the host's clock to this machine's, to within half a round trip (its RTC counts seconds)."""
+    session = Session(host)
+    connection = session.connection
+    connection.settimeout(CONNECT_SECONDS)
+
+    def exchange(kind, text):
+        session.send(kind, text.encode())
+        began = time.time_ns()
+        connection.sendall(session.unsent)
+        session.unsent.clear()
+        if not connection.recv(64):
+            raise Lost(f"{host.name}: its agent closed the connection")
+        return time.time_ns() - began
+
+    try:
+        round_trip = min(exchange(b"n", "") for _ in range(4))
+        exchange(b"t", str(time.time_ns() + round_trip // 2))
+    except OSError as error:
+        raise TestbedError(f"{host.name}: its agent does not answer: {error}") from error
+    finally:
+        session.close()
 
 
 def capture(host, argv):
