@@ -12,6 +12,7 @@
 //! * [`lapic`], [`ioapic`], [`pic`]: the interrupt controllers.
 //! * [`pit`], [`rtc`], [`acpi_pm`]: the timers, the clock, power management.
 //! * [`uart`]: the serial console.
+//! * [`virtio`]: disk, network card, entropy source and console over virtio-mmio.
 
 pub mod acpi_pm;
 pub mod boundary;
