@@ -115,6 +115,18 @@ fn a_primary_without_its_backup_holds_everything_until_it_has_won() {
 }
 
 #[test]
+fn another_connection_acknowledges_nothing() {
+    let mut side = Side::primary();
+    side.on(Event::EpochClosed(epoch(2, false)));
+    let peer = PeerId(9);
+    let message = ack(2, 2);
+    assert_eq!(side.on(Event::Message { peer, message }), []);
+    let why = LinkLoss::Closed;
+    assert_eq!(side.on(Event::PeerDisconnected { peer, why }), []);
+    assert!(side.core.status().protected);
+}
+
+#[test]
 fn an_answer_to_another_question_decides_nothing() {
     let mut side = Side::primary();
     side.closed();
