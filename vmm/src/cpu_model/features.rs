@@ -76,7 +76,6 @@ pub const COMMON: &[Feature] = &[
 
 /// In the AMD model only. AMD repeats leaf 1's older bits in leaf 8000_0001h.
 pub const AMD: &[Feature] = &[
-    feature(0x8000_0001, Ecx, 8, "3dnowprefetch"),
     feature(0x8000_0001, Edx, 0, "fpu"),
     feature(0x8000_0001, Edx, 2, "de"),
     feature(0x8000_0001, Edx, 3, "pse"),
