@@ -1,10 +1,24 @@
 //! The parts of the `ftd` daemon that touch the host, and the arbiter.
 //!
 //! * [`arbiter`]: the atomic test-and-set that decides who may go on alone.
+//! * [`cli`]: the command line, one module a command.
+//! * [`daemon`]: one side of a pair: the protocol core driven by an event loop.
 //! * [`drill`]: what a person runs before trusting ftd.
 //! * [`host`]: back ends on this side of the deterministic boundary: disks, TAP, consoles, clock,
 //!   entropy.
+//! * [`outside`]: between the vCPU thread and the host's back ends.
+//! * [`run`]: the vCPU thread: the loops of a live and of a replaying guest.
+//! * [`setup`]: from options to a guest that can be entered.
+//! * [`signals`]: SIGINT and SIGTERM as events.
+//! * [`solo`]: a guest on this host alone, recorded or not.
 
 pub mod arbiter;
+pub mod cli;
+pub mod daemon;
 pub mod drill;
 pub mod host;
+pub mod outside;
+pub mod run;
+pub mod setup;
+pub mod signals;
+pub mod solo;

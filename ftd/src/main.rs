@@ -1,3 +1,7 @@
-//! ftd
-#![allow(missing_docs)]
-fn main() {}
+//! `ftd`: runs a virtual machine on two hosts at once, so that losing one loses nothing.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ftd::cli::main()
+}

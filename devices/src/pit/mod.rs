@@ -29,7 +29,13 @@ pub struct Pit {
 
 impl Default for Pit {
     fn default() -> Self {
-        let channels = [Channel::new(true), Channel::new(true), Channel::new(false)];
+        // A PC's firmware leaves counter 0 running at 18.2 Hz (mode 3, full count). There is none
+        // here, and Linux reads the counter for its first random numbers, waiting for a count.
+        let mut system = Channel::new(true);
+        system.control(0x36, 0);
+        system.write(0, 0);
+        system.write(0, 0);
+        let channels = [system, Channel::new(true), Channel::new(false)];
         Pit {
             channels,
             speaker: false,

@@ -14,6 +14,7 @@ use devices::{Effect, GuestMemory, Input};
 pub use hash::StateHash;
 use tsc_trap::{TrappedRdtsc, TscTrap};
 
+use crate::boot::BootState;
 use crate::cpu_state::RunState;
 use crate::error::VmmError;
 use crate::kvm::{Exit, Vcpu, Vm};
@@ -27,6 +28,9 @@ pub struct Guest {
     config: MachineConfig,
     exits: u64,
     halted: bool,
+    /// The last access was answered with a fault that KVM raises at the next entry. An interrupt
+    /// injected beside it would be lost: KVM clears its interrupt queue once the fault is in.
+    fault_due: bool,
     tsc_trap: TscTrap,
     dirty: PageSet,
 }
@@ -73,9 +77,21 @@ impl Guest {
             config,
             exits: 0,
             halted: false,
+            fault_due: false,
             tsc_trap: TscTrap::default(),
             dirty,
         }
+    }
+
+    /// Puts the vCPU before the first instruction of what was loaded, and counts all of RAM's
+    /// pages that were written for it as dirty.
+    pub fn start_at(&mut self, state: &BootState) -> Result<(), VmmError> {
+        let mut sregs = state.sregs();
+        // What KVM made is kept where booting has no opinion.
+        sregs.interrupt_bitmap = [0; 4];
+        self.vcpu.set_sregs(&sregs)?;
+        self.vcpu.set_regs(state.regs());
+        self.vcpu.settle()
     }
 
     /// Synchronous exits since power-on: the n of `Position::Exit(n)`.
@@ -155,6 +171,7 @@ impl Guest {
         if self.machine.pending_interrupt() {
             window = true;
             if self.vcpu.ready_for_interrupt()
+                && !self.fault_due
                 && let Some(vector) = self.machine.take_interrupt()
             {
                 self.vcpu.inject(vector)?;
@@ -163,6 +180,7 @@ impl Guest {
             }
         }
         self.vcpu.request_interrupt_window(window);
+        self.fault_due = false;
         Ok(())
     }
 
@@ -180,7 +198,7 @@ impl Guest {
 
     /// Carries out the access of an exit on the machine. Its effects are waiting afterwards.
     pub fn carry_out(&mut self, access: Access) -> Result<(), VmmError> {
-        let Guest { vcpu, vm, machine, .. } = self;
+        let Guest { vcpu, vm, machine, fault_due, .. } = self;
         let memory = vm.memory();
         match access.exit {
             Exit::PortIn { port, size, .. } => {
@@ -209,10 +227,12 @@ impl Guest {
             }
             Exit::ReadMsr { index } => {
                 let value = machine.msr_read(index);
+                *fault_due = value.is_none();
                 vcpu.answer_msr(value);
             }
             Exit::WriteMsr { index, value } => {
                 let done = machine.msr_write(index, value);
+                *fault_due = done.is_none();
                 vcpu.answer_msr(done.map(|()| value));
             }
             Exit::Halt => self.halted = true,
@@ -221,7 +241,8 @@ impl Guest {
                 None => tsc_trap::step_over(vcpu),
             },
             Exit::Shutdown => machine.triple_fault(),
-            Exit::InterruptWindow | Exit::SetTpr | Exit::Interrupted | Exit::Failed { .. } => {}
+            Exit::SetTpr => machine.set_cr8(vcpu.cr8()),
+            Exit::InterruptWindow | Exit::Interrupted | Exit::Failed { .. } => {}
         }
         self.tsc_trap.watch(self.exits, &self.vcpu, self.vm.memory())
     }

@@ -9,12 +9,15 @@ use vm_memory::{Bytes, GuestAddress};
 use super::Guest;
 use crate::cpu_state::CpuState;
 use crate::error::VmmError;
+use crate::kvm::DirtyRam;
 use crate::memory::{PageSet, read_page};
 
 impl Guest {
     /// The vCPU's state. Settles the vCPU: the result of its last access reaches its register.
     pub fn save_cpu(&mut self) -> Result<CpuState, VmmError> {
         self.vcpu.settle()?;
+        // A fault that was due is now in the vCPU's state, and keeps interrupts away by itself.
+        self.fault_due = false;
         CpuState::save(&self.vcpu, self.run_state())
     }
 
@@ -41,6 +44,7 @@ impl Guest {
         self.halted = cpu.run_state().halted;
         // Whether an interrupt can be injected is known only once KVM has looked at the new state.
         self.vcpu.settle()?;
+        self.fault_due = false;
         self.machine = machine;
         self.exits = exits;
         Ok(())
@@ -60,7 +64,12 @@ impl Guest {
 
     /// Moves the pages dirtied since the last call, by vCPU or device, into `pages`.
     pub fn take_dirty(&mut self, pages: &mut PageSet) -> Result<(), VmmError> {
-        self.vm.take_dirty(pages)
+        self.vm.dirty_ram().take_dirty(pages)
+    }
+
+    /// RAM and dirty log, for the thread that clones this guest while it runs.
+    pub fn dirty_ram(&self) -> DirtyRam {
+        self.vm.dirty_ram()
     }
 
     /// Takes the pages dirtied since the last snapshot and hands each to `visit` in rising order,
@@ -70,7 +79,7 @@ impl Guest {
         mut visit: impl FnMut(u64, &[u8]) -> ControlFlow<()>,
     ) -> Result<(), VmmError> {
         let mut dirty = std::mem::replace(&mut self.dirty, PageSet::empty(0));
-        self.vm.take_dirty(&mut dirty)?;
+        self.vm.dirty_ram().take_dirty(&mut dirty)?;
         let mut page = [0u8; PAGE_BYTES as usize];
         for gfn in dirty.iter() {
             read_page(self.memory(), gfn, &mut page);

@@ -7,4 +7,4 @@ pub mod vm;
 
 pub use exit::Exit;
 pub use vcpu::Vcpu;
-pub use vm::{Vm, open_kvm};
+pub use vm::{DirtyRam, Vm, open_kvm};

@@ -101,15 +101,18 @@ impl Vcpu {
         self.fd.get_kvm_run().request_interrupt_window = u8::from(wanted);
     }
 
+    /// CR8 at the last exit.
+    pub fn cr8(&mut self) -> u8 {
+        self.fd.get_kvm_run().cr8 as u8 & 0xf
+    }
+
     /// Injects a vector; only when [`Vcpu::ready_for_interrupt`].
     #[allow(unsafe_code)]
     pub fn inject(&mut self, vector: u8) -> Result<(), VmmError> {
-        use std::os::fd::AsRawFd;
         use vmm_sys_util::ioctl::ioctl_with_ref;
         let interrupt = kvm_bindings::kvm_interrupt { irq: u32::from(vector) };
         // SAFETY: the descriptor is a vCPU's, the kernel only reads the structure.
-        let answer = unsafe { ioctl_with_ref(&self.fd, KVM_INTERRUPT(), &interrupt) };
-        let _ = self.fd.as_raw_fd();
+        let answer = unsafe { ioctl_with_ref(&self.fd, nr::KVM_INTERRUPT(), &interrupt) };
         if answer == 0 {
             return Ok(());
         }
@@ -152,4 +155,7 @@ impl Vcpu {
     }
 }
 
-vmm_sys_util::ioctl_iow_nr!(KVM_INTERRUPT, kvm_bindings::KVMIO, 0x86, kvm_bindings::kvm_interrupt);
+mod nr {
+    #![allow(missing_docs)]
+    vmm_sys_util::ioctl_iow_nr!(KVM_INTERRUPT, kvm_bindings::KVMIO, 0x86, kvm_bindings::kvm_interrupt);
+}

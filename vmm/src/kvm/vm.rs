@@ -1,5 +1,7 @@
 //! Opening KVM and making a VM.
 
+use std::sync::Arc;
+
 use devices::GuestMemory;
 use kvm_bindings::{
     KVM_CAP_X86_USER_SPACE_MSR, KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES,
@@ -9,6 +11,7 @@ use kvm_bindings::{
 use kvm_ioctls::{Cap, Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VmFd};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
+use crate::cpu_model::msr::MsrRange;
 use crate::error::VmmError;
 use crate::memory::{PageSet, ram_bytes, take_device_dirty};
 
@@ -50,15 +53,39 @@ pub fn supported_cpuid(kvm: &Kvm) -> Result<Vec<kvm_cpuid_entry2>, VmmError> {
 
 /// A VM: guest RAM in one slot with its dirty log on.
 pub struct Vm {
-    fd: VmFd,
+    fd: Arc<VmFd>,
     memory: GuestMemory,
-    /// Pages written since the last [`Vm::take_dirty`] of whoever else asked.
-    pending: PageSet,
+}
+
+/// Guest RAM and its dirty log, for a thread beside the vCPU's (the pre-copy of a live clone).
+#[derive(Clone)]
+pub struct DirtyRam {
+    fd: Arc<VmFd>,
+    memory: GuestMemory,
+}
+
+impl DirtyRam {
+    /// Guest RAM.
+    pub fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
+    /// Moves the pages written (by vCPU or device) since the last call, here or on the [`Vm`],
+    /// into `into`.
+    pub fn take_dirty(&self, into: &mut PageSet) -> Result<(), VmmError> {
+        let log = self
+            .fd
+            .get_dirty_log(RAM_SLOT, ram_bytes(&self.memory) as usize)
+            .map_err(VmmError::ioctl("KVM_GET_DIRTY_LOG"))?;
+        into.add(&log);
+        take_device_dirty(&self.memory, into);
+        Ok(())
+    }
 }
 
 impl Vm {
-    /// Makes a VM over `memory`, whose MSR accesses named by `denied_msrs` exit to user space.
-    pub fn new(kvm: &Kvm, memory: GuestMemory, denied_msrs: &[u32]) -> Result<Vm, VmmError> {
+    /// Makes a VM over `memory`, whose accesses to `closed` MSRs exit to user space.
+    pub fn new(kvm: &Kvm, memory: GuestMemory, closed: &[MsrRange]) -> Result<Vm, VmmError> {
         let fd = kvm.create_vm().map_err(VmmError::ioctl("KVM_CREATE_VM"))?;
         fd.enable_cap(&kvm_enable_cap {
             cap: KVM_CAP_X86_USER_SPACE_MSR,
@@ -75,13 +102,13 @@ impl Vm {
             ..Default::default()
         })
         .map_err(VmmError::ioctl("KVM_ENABLE_CAP(KVM_CAP_X86_USER_SPACE_MSR)"))?;
-        filter_msrs(&fd, denied_msrs)?;
+        filter_msrs(&fd, closed)?;
         // kvm_intel keeps a real-mode task segment and page table in these three pages.
         // They lie in device space, where no RAM is. kvm_amd ignores them.
         let _ = fd.set_identity_map_address(0xfeff_c000);
         let _ = fd.set_tss_address(0xfeff_d000);
         let bytes = ram_bytes(&memory);
-        let vm = Vm { fd, pending: PageSet::empty(bytes), memory };
+        let vm = Vm { fd: Arc::new(fd), memory };
         vm.map_ram(bytes)?;
         Ok(vm)
     }
@@ -99,8 +126,8 @@ impl Vm {
             memory_size: bytes,
             userspace_addr: host as u64,
         };
-        // SAFETY: the mapping is `bytes` long, and lives as long as `self.memory`, which is dropped
-        // after `self.fd` (fields drop in order of declaration) and is never unmapped before.
+        // SAFETY: the mapping is `bytes` long. Whoever holds the VM's descriptor (this, its vCPU's
+        // owner, a DirtyRam) holds a clone of the memory too, so it is not unmapped before.
         unsafe { self.fd.set_user_memory_region(region) }
             .map_err(VmmError::ioctl("KVM_SET_USER_MEMORY_REGION"))
     }
@@ -115,34 +142,24 @@ impl Vm {
         &self.memory
     }
 
-    /// Moves the pages written (by vCPU or device) since the last call into `into`.
-    pub fn take_dirty(&mut self, into: &mut PageSet) -> Result<(), VmmError> {
-        let bytes = ram_bytes(&self.memory);
-        let log = self
-            .fd
-            .get_dirty_log(RAM_SLOT, bytes as usize)
-            .map_err(VmmError::ioctl("KVM_GET_DIRTY_LOG"))?;
-        into.add(&log);
-        take_device_dirty(&self.memory, &mut self.pending);
-        for gfn in self.pending.iter() {
-            into.insert(gfn);
-        }
-        self.pending.clear();
-        Ok(())
+    /// RAM and dirty log together, for another thread.
+    pub fn dirty_ram(&self) -> DirtyRam {
+        DirtyRam { fd: Arc::clone(&self.fd), memory: self.memory.clone() }
     }
 }
 
-fn filter_msrs(fd: &VmFd, denied: &[u32]) -> Result<(), VmmError> {
-    // One range an MSR, at most 16 of them (KVM_MSR_FILTER_MAX_RANGES); a 0 bit denies.
-    let bitmap = [0u8; 1];
-    let ranges: Vec<MsrFilterRange<'_>> = denied
+/// Most MSRs that one range's bitmap covers (KVM_MSR_FILTER_MAX_BITMAP_SIZE, in bits).
+const RANGE_MSRS_MAX: u32 = 0x600 * 8;
+
+fn filter_msrs(fd: &VmFd, closed: &[MsrRange]) -> Result<(), VmmError> {
+    let windows = bitmaps(closed);
+    let ranges: Vec<MsrFilterRange<'_>> = windows
         .iter()
-        .take(16)
-        .map(|&base| MsrFilterRange {
+        .map(|(base, msr_count, bitmap)| MsrFilterRange {
             flags: MsrFilterRangeFlags::READ | MsrFilterRangeFlags::WRITE,
-            base,
-            msr_count: 1,
-            bitmap: &bitmap,
+            base: *base,
+            msr_count: *msr_count,
+            bitmap,
         })
         .collect();
     if ranges.is_empty() {
@@ -150,4 +167,46 @@ fn filter_msrs(fd: &VmFd, denied: &[u32]) -> Result<(), VmmError> {
     }
     fd.set_msr_filter(MsrFilterDefaultAction::ALLOW, &ranges)
         .map_err(VmmError::ioctl("KVM_X86_SET_MSR_FILTER"))
+}
+
+/// Windows of MSRs, each with a bitmap in which a 0 bit closes one: KVM takes at most 16 ranges.
+fn bitmaps(closed: &[MsrRange]) -> Vec<(u32, u32, Vec<u8>)> {
+    let mut indices: Vec<u32> =
+        closed.iter().flat_map(|range| range.first..range.first + range.count).collect();
+    indices.sort_unstable();
+    let mut windows: Vec<(u32, u32, Vec<u8>)> = Vec::new();
+    for index in indices {
+        match windows.last_mut() {
+            Some((base, count, _)) if index - *base < RANGE_MSRS_MAX => *count = index - *base + 1,
+            _ => windows.push((index, 1, Vec::new())),
+        }
+        if let Some((base, count, bitmap)) = windows.last_mut() {
+            bitmap.resize(count.div_ceil(8) as usize, 0xff);
+            let bit = index - *base;
+            bitmap[(bit / 8) as usize] &= !(1 << (bit % 8));
+        }
+    }
+    windows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu_model::msr::{CLOSED, closed};
+
+    #[test]
+    fn every_closed_msr_has_a_zero_bit_and_no_other_has() {
+        let windows = bitmaps(CLOSED);
+        assert!(windows.len() <= 16, "KVM takes no more than 16 ranges");
+        let is_closed = |msr: u32| {
+            windows.iter().any(|(base, count, bitmap)| {
+                msr.checked_sub(*base).is_some_and(|bit| {
+                    bit < *count && bitmap[(bit / 8) as usize] >> (bit % 8) & 1 == 0
+                })
+            })
+        };
+        for msr in (0..0x4000).chain(0xc000_0000..0xc000_4000).chain(0xc001_0000..0xc001_4000) {
+            assert_eq!(is_closed(msr), closed(msr).is_some(), "{msr:#x}");
+        }
+    }
 }

@@ -1,0 +1,75 @@
+//! The command line: one module a command.
+//!
+//! Exit status: 0 when the command did what it was asked, 1 when it failed, 2 for a usage error.
+
+mod backup;
+mod format_shared;
+mod options;
+mod pair_options;
+mod primary;
+mod record;
+mod replay_log;
+mod run_alone;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+pub use options::GuestOptions;
+
+/// Fault tolerance for virtual machines: a guest runs on two hosts at once, and losing one of them
+/// loses no acknowledged write, no packet a client has seen, and no TCP connection.
+#[derive(Debug, Parser)]
+#[command(name = "ftd", version, about)]
+struct Cli {
+    /// Say more (debug messages); FTD_LOG sets it finer.
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a guest that backups can join.
+    Primary(primary::Options),
+    /// Join a primary, follow its guest, and take over when it is lost.
+    Backup(backup::Options),
+    /// Prepare a shared block device for the test-and-set.
+    FormatShared(format_shared::Options),
+    /// Run a guest on this host alone, without a log.
+    Run(run_alone::Options),
+    /// Run a guest and write the log of its inputs to a file.
+    Record(record::Options),
+    /// Run a guest again from its log, and check that it ends in the same state.
+    Replay(replay_log::Options),
+}
+
+/// Parses the command line and carries it out.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let default = if cli.verbose { "ftd=debug,vmm=debug" } else { "ftd=info,vmm=info" };
+    let filter = EnvFilter::try_from_env("FTD_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    let done = match cli.command {
+        Command::Primary(options) => primary::run(&options),
+        Command::Backup(options) => backup::run(&options),
+        Command::FormatShared(options) => format_shared::run(&options),
+        Command::Run(options) => run_alone::run(&options),
+        Command::Record(options) => record::run(&options),
+        Command::Replay(options) => replay_log::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "ftd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

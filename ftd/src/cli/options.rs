@@ -1,0 +1,113 @@
+//! Options that describe a guest, shared by the commands that start one.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use vmm::cpu_model::CpuModel;
+
+use crate::host::disk::DiskFormat;
+
+/// What guest to run, and on which of the host's disks and networks.
+#[derive(Debug, Clone, Args)]
+pub struct GuestOptions {
+    /// Disk image (raw or qcow2) or block device; the kernel found inside it is booted.
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
+    /// Format of the image.
+    #[arg(long, value_name = "auto|raw|qcow2", default_value = "auto")]
+    pub image_format: DiskFormat,
+    /// Boot this kernel (bzImage or ELF) instead of the image's own.
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// With --kernel: its initial RAM disk.
+    #[arg(long, value_name = "FILE", requires = "kernel")]
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line, instead of the image's own.
+    #[arg(long, value_name = "TEXT")]
+    pub cmdline: Option<String>,
+    /// Guest RAM in MiB, at most 3072.
+    #[arg(long, value_name = "MIB", default_value_t = 512,
+          value_parser = clap::value_parser!(u64).range(4..=3072))]
+    pub memory: u64,
+    /// CPU model the guest sees; both hosts must have it [default: the host vendor's].
+    #[arg(long, value_name = "NAME")]
+    pub cpu: Option<CpuModel>,
+    /// Connect the guest's network device through a TAP on this bridge.
+    #[arg(long, value_name = "BRIDGE")]
+    pub bridge: Option<String>,
+    /// Name of the TAP (made if it isn't there) [default: chosen by the kernel].
+    #[arg(long, value_name = "NAME")]
+    pub tap: Option<String>,
+    /// MAC address of the guest's network device.
+    #[arg(long, value_name = "MAC", default_value = "52:54:00:66:74:64")]
+    pub mac: Mac,
+    /// Where the guest's serial console goes: stdio, none, file:PATH or unix:PATH.
+    #[arg(long, value_name = "WHERE", default_value = "stdio")]
+    pub console: String,
+    /// Leave RDTSC in the guest as it is (for guests that never replay).
+    #[arg(long, hide = true)]
+    pub open_rdtsc: bool,
+    /// How long an input waits for the guest to exit by itself before it is stopped for a
+    /// snapshot, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub patience_ms: u64,
+}
+
+impl GuestOptions {
+    /// `patience_ms` as a duration.
+    pub fn patience(&self) -> Duration {
+        Duration::from_millis(self.patience_ms)
+    }
+}
+
+/// A MAC address as people write it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mac(pub [u8; 6]);
+
+impl std::str::FromStr for Mac {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Mac, String> {
+        let bad = || format!("'{text}' is not a MAC address such as 52:54:00:66:74:64");
+        let mut bytes = [0u8; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            *byte = parts
+                .next()
+                .filter(|part| part.len() == 2)
+                .and_then(|part| u8::from_str_radix(part, 16).ok())
+                .ok_or_else(bad)?;
+        }
+        if parts.next().is_some() {
+            return Err(bad());
+        }
+        if bytes[0] & 1 == 1 {
+            return Err(format!("'{text}' is a multicast address, no device can have it"));
+        }
+        Ok(Mac(bytes))
+    }
+}
+
+impl std::fmt::Display for Mac {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn macs_parse_and_print() {
+        let mac: Mac = "52:54:00:66:74:64".parse().unwrap();
+        assert_eq!(mac.to_string(), "52:54:00:66:74:64");
+        for bad in ["", "52:54:00:66:74", "52:54:00:66:74:64:00", "01:00:00:00:00:00", "5:4:0:6:7:x"]
+        {
+            assert!(bad.parse::<Mac>().is_err(), "{bad}");
+        }
+    }
+}

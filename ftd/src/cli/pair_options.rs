@@ -1,0 +1,116 @@
+//! Options that primary and backup share.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use replay::EpochPolicy;
+use replay::protocol::{Config, DiskFacts, Facts, Start};
+
+use super::GuestOptions;
+use crate::arbiter::{self, HostSlot};
+use crate::daemon::pair::PairOptions;
+use crate::host::entropy;
+use crate::run::live::LiveOptions;
+use crate::setup::Shell;
+
+/// Options of one side of a pair.
+#[derive(Debug, Clone, Args)]
+pub struct PairArgs {
+    /// Shared storage that decides who goes on alone: a directory on a file system both hosts
+    /// mount, or a block device prepared by `ftd format-shared`.
+    #[arg(long, value_name = "DIR-OR-DEVICE")]
+    pub shared: PathBuf,
+    /// Name of the virtual machine; the same on both hosts.
+    #[arg(long, value_name = "NAME", default_value = "vm")]
+    pub vm: String,
+    /// This host's slot (0 to 7) on a shared device; each host needs its own [default: 0 for a
+    /// primary, 1 for a backup].
+    #[arg(long, value_name = "N")]
+    pub slot: Option<u8>,
+    /// Take the other host for lost after so much silence, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 300,
+          value_parser = clap::value_parser!(u32).range(20..=60_000))]
+    pub detect_ms: u32,
+    /// Say something at least this often, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 50,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub heartbeat_ms: u32,
+    /// Append events to this file, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+}
+
+impl PairArgs {
+    /// Opens the arbiter and puts everything together.
+    pub fn open(
+        &self,
+        guest: &GuestOptions,
+        shell: &Shell,
+        as_primary: bool,
+        listen: Option<SocketAddr>,
+        log_from: Vec<SocketAddr>,
+        wait_for_backup: bool,
+    ) -> Result<PairOptions> {
+        let host = nix::unistd::gethostname()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_else(|_| "host".to_owned());
+        let Some(slot) = HostSlot::new(self.slot.unwrap_or(u8::from(!as_primary))) else {
+            bail!("--slot must be from 0 to 7");
+        };
+        // A daemon that is started again is another bidder: it has no copy of the guest.
+        let bidder = format!("{host}-{:08x}", entropy::random_u64()? as u32);
+        let mut arbiter = arbiter::open(&self.shared, &self.vm, &bidder, slot)?;
+        let start = if as_primary {
+            let generation = arbiter
+                .current_generation()
+                .with_context(|| format!("cannot ask {}", self.shared.display()))?;
+            Start::Primary { generation }
+        } else {
+            Start::Backup
+        };
+        let mut core = Config::new(start, &host, facts(&self.vm, shell)?);
+        core.detect_ms = self.detect_ms;
+        core.heartbeat_ms = self.heartbeat_ms;
+        Ok(PairOptions {
+            core,
+            listen,
+            log_from,
+            arbiter,
+            events: self.events.clone(),
+            live: LiveOptions {
+                patience: guest.patience(),
+                policy: EpochPolicy::default(),
+                wait_for_log: wait_for_backup,
+            },
+        })
+    }
+}
+
+/// What must be the same on both hosts.
+fn facts(vm: &str, shell: &Shell) -> Result<Facts> {
+    let mut config = shell.config.clone();
+    // The guest's idea of the time at its start travels with its state.
+    config.boot_unix_seconds = 0;
+    let image_id = match shell.disks.first() {
+        Some(disk) => disk
+            .identity()
+            .with_context(|| format!("cannot read {}", disk.path().display()))?
+            .table
+            .to_vec(),
+        None => Vec::new(),
+    };
+    Ok(Facts {
+        vm_id: vm.to_owned(),
+        cpu_model: shell.cpu_model.to_string(),
+        ram_bytes: shell.ram_bytes,
+        machine_digest: blake3::hash(&postcard::to_allocvec(&config)?).into(),
+        disks: shell
+            .disks
+            .iter()
+            .map(|disk| DiskFacts { capacity_bytes: disk.capacity_bytes(), shared: true })
+            .collect(),
+        image_id,
+    })
+}

@@ -1,0 +1,42 @@
+//! `ftd primary`: starts a guest that backups can join.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::GuestOptions;
+use super::pair_options::PairArgs;
+use crate::daemon::pair::Pair;
+use crate::setup::Shell;
+
+/// Options of `ftd primary`.
+#[derive(Debug, Args)]
+pub struct Options {
+    #[command(flatten)]
+    guest: GuestOptions,
+    #[command(flatten)]
+    pair: PairArgs,
+    /// Address at which backups join.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:7777")]
+    listen: SocketAddr,
+    /// Power the guest on only when a backup has joined, so that it is protected from its first
+    /// instruction.
+    #[arg(long)]
+    wait_backup: bool,
+}
+
+/// Runs it.
+pub fn run(options: &Options) -> Result<()> {
+    let shell = Shell::open(&options.guest, true)?;
+    let pair = options.pair.open(
+        &options.guest,
+        &shell,
+        true,
+        Some(options.listen),
+        Vec::new(),
+        options.wait_backup,
+    )?;
+    let (guest, _) = shell.boot(&options.guest)?;
+    Pair::open(shell, Some(guest), &options.guest, pair)?.run()
+}

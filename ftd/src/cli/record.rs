@@ -1,0 +1,73 @@
+//! `ftd record`: a guest whose inputs go to a log file.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+use replay::EpochPolicy;
+
+use super::GuestOptions;
+use crate::run::live::LiveOptions;
+use crate::setup::Shell;
+use crate::solo::{self, SoloOptions};
+
+/// Options of `ftd record`.
+#[derive(Debug, Args)]
+pub struct Options {
+    #[command(flatten)]
+    guest: GuestOptions,
+    /// File for the log; it holds all that a replay needs.
+    #[arg(long, value_name = "FILE")]
+    log: PathBuf,
+    /// Stop after so many seconds [default: when the guest powers off, or on SIGINT or SIGTERM].
+    #[arg(long, value_name = "SECONDS")]
+    stop_after: Option<f64>,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it.
+pub fn run(options: &Options) -> Result<()> {
+    let shell = Shell::open(&options.guest, false)?;
+    let (guest, booted) = shell.boot(&options.guest)?;
+    let live = LiveOptions {
+        patience: options.guest.patience(),
+        policy: EpochPolicy::default(),
+        wait_for_log: true,
+    };
+    let solo = SoloOptions {
+        live,
+        stop_after: options.stop_after.map(Duration::from_secs_f64),
+        log: Some(&options.log),
+    };
+    let report = solo::run(&shell, guest, &booted, &options.guest, &solo)?;
+    let hash = report.state.map(|state| state.to_string()).unwrap_or_default();
+    if options.json {
+        println!(
+            "{}",
+            serde_json::json!({
+                "ok": true,
+                "ended": format!("{:?}", report.ended),
+                "exits": report.exits,
+                "state_hash": hash,
+                "log_bytes": report.log_bytes,
+                "log_entries": report.log_entries,
+                "epochs": report.counters.epochs,
+                "snapshots": report.counters.snapshots,
+                "seconds": report.elapsed.as_secs_f64(),
+            })
+        );
+    } else {
+        println!(
+            "recorded {} exits in {:.1} s: {} entries, {} bytes, {} snapshots; state {hash}",
+            report.exits,
+            report.elapsed.as_secs_f64(),
+            report.log_entries,
+            report.log_bytes,
+            report.counters.snapshots,
+        );
+    }
+    Ok(())
+}

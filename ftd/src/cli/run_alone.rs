@@ -1,0 +1,45 @@
+//! `ftd run`: a guest on this host alone, without a log.
+
+use anyhow::Result;
+use clap::Args;
+use replay::EpochPolicy;
+
+use super::GuestOptions;
+use crate::run::live::LiveOptions;
+use crate::setup::Shell;
+use crate::solo::{self, SoloOptions};
+
+/// Options of `ftd run`.
+#[derive(Debug, Args)]
+pub struct Options {
+    #[command(flatten)]
+    guest: GuestOptions,
+    /// Print a report as JSON at the end.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs it.
+pub fn run(options: &Options) -> Result<()> {
+    let shell = Shell::open(&options.guest, false)?;
+    let (guest, booted) = shell.boot(&options.guest)?;
+    let live = LiveOptions {
+        patience: options.guest.patience(),
+        policy: EpochPolicy::default(),
+        wait_for_log: false,
+    };
+    let solo = SoloOptions { live, stop_after: None, log: None };
+    let report = solo::run(&shell, guest, &booted, &options.guest, &solo)?;
+    if options.json {
+        println!(
+            "{}",
+            serde_json::json!({
+                "ok": true,
+                "ended": format!("{:?}", report.ended),
+                "exits": report.exits,
+                "seconds": report.elapsed.as_secs_f64(),
+            })
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! The log on its way from the logging channel to the backup's vCPU thread.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use replay::{EncodedEpoch, Epoch};
+
+use crate::host::announce::AddressLearner;
+use crate::outside::outbox::{Outbox, Outgoing};
+use crate::run::RunError;
+use crate::run::replaying::Source;
+
+/// Frames the guest sent last, kept to be sent again at go-live: whether the primary had released
+/// them nobody knows, and a network may double a frame.
+const RECENT_FRAMES: usize = 64;
+
+/// How a backup's replay ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// All that was received is executed, and the guest goes live.
+    GoLive,
+    /// This copy is thrown away.
+    Drop,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    epochs: VecDeque<EncodedEpoch>,
+    ending: Option<Ending>,
+}
+
+/// The queue itself.
+#[derive(Debug, Default)]
+pub struct EpochQueue {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+impl EpochQueue {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds the next epoch.
+    pub fn push(&self, epoch: EncodedEpoch) {
+        self.lock().epochs.push_back(epoch);
+        self.changed.notify_all();
+    }
+
+    /// No more epochs come.
+    pub fn end(&self, ending: Ending) {
+        self.lock().ending.get_or_insert(ending);
+        self.changed.notify_all();
+    }
+
+    /// How it ended, if it has.
+    pub fn ending(&self) -> Option<Ending> {
+        self.lock().ending
+    }
+}
+
+/// What the backup's vCPU thread replays from.
+pub struct BackupSource {
+    queue: Arc<EpochQueue>,
+    outbox: Arc<Outbox>,
+    /// The frames it sent last, oldest first.
+    pub recent_frames: VecDeque<Vec<u8>>,
+    /// The addresses it sent from.
+    pub addresses: AddressLearner,
+}
+
+impl BackupSource {
+    /// A source for the guest with this MAC address.
+    pub fn new(queue: Arc<EpochQueue>, outbox: Arc<Outbox>, mac: [u8; 6]) -> BackupSource {
+        BackupSource {
+            queue,
+            outbox,
+            recent_frames: VecDeque::new(),
+            addresses: AddressLearner::new(mac),
+        }
+    }
+}
+
+impl Source for BackupSource {
+    fn next(&mut self) -> Result<Option<EncodedEpoch>, RunError> {
+        let mut queue = self.queue.lock();
+        loop {
+            if queue.ending == Some(Ending::Drop) {
+                return Ok(None);
+            }
+            if let Some(epoch) = queue.epochs.pop_front() {
+                return Ok(Some(epoch));
+            }
+            if queue.ending.is_some() {
+                return Ok(None);
+            }
+            queue = self.queue.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn executed(&mut self, epoch: Epoch, virtual_now: u64) -> Result<(), RunError> {
+        self.outbox.push(Outgoing::Executed { epoch, virtual_now });
+        Ok(())
+    }
+
+    fn frame(&mut self, frame: Vec<u8>) {
+        self.addresses.observe(&frame);
+        if self.recent_frames.len() == RECENT_FRAMES {
+            self.recent_frames.pop_front();
+        }
+        self.recent_frames.push_back(frame);
+    }
+
+    fn abandoned(&self) -> bool {
+        self.queue.ending() == Some(Ending::Drop)
+    }
+}

@@ -1,0 +1,186 @@
+//! Epochs and outputs on their way from the vCPU thread to the daemon's loop, in order.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use devices::Effect;
+use mio::Waker;
+use replay::protocol::ArbiterAnswer;
+use replay::{EncodedEpoch, Epoch, Page};
+
+use crate::host::announce::AddressLearner;
+
+/// What the vCPU thread (or the one that clones its guest) hands to the daemon's loop.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// The next epoch of the log.
+    Epoch(EncodedEpoch),
+    /// An output that may go out once epoch `after` is acknowledged.
+    Output {
+        /// The epoch; 0 when nobody logs.
+        after: Epoch,
+        /// The output.
+        effect: Effect,
+    },
+    /// Pages of a live clone.
+    ClonePages(Vec<Page>),
+    /// All pages of a live clone were sent; the epochs from `first` on follow.
+    CloneReady {
+        /// First epoch of the log.
+        first: Epoch,
+    },
+    /// The live clone can't be completed.
+    CloneFailed {
+        /// Why.
+        why: String,
+    },
+    /// The arbiter answered.
+    Arbiter {
+        /// The generation that was asked for.
+        asked: u64,
+        /// Its answer.
+        answer: ArbiterAnswer,
+    },
+    /// The replayed guest is no longer equal to the primary's.
+    Diverged {
+        /// In which epoch.
+        epoch: Epoch,
+        /// What differs, for people.
+        what: String,
+    },
+    /// A replaying guest has become the live one and makes effects of its own from here on.
+    Live(Box<WentLive>),
+    /// An epoch was executed by a replaying guest.
+    Executed {
+        /// The epoch.
+        epoch: Epoch,
+        /// The guest's virtual time at its end, in nanoseconds.
+        virtual_now: u64,
+    },
+    /// The vCPU thread ended; its handle has the result.
+    Ended,
+}
+
+/// What a backup's guest knew when it went live.
+#[derive(Debug)]
+pub struct WentLive {
+    /// The frames it sent last; the primary may not have let them out.
+    pub recent_frames: VecDeque<Vec<u8>>,
+    /// The addresses it sends from.
+    pub addresses: AddressLearner,
+    /// Disk requests that were issued again.
+    pub reissued: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    items: VecDeque<Outgoing>,
+    /// The protocol asked the guest to wait: too much log is ahead of the backup.
+    held: bool,
+    /// Too much waits to be sent.
+    clogged: bool,
+    /// The loop is gone; nothing waits for it any more.
+    closed: bool,
+}
+
+/// The queue from the vCPU thread to the daemon's loop.
+#[derive(Debug)]
+pub struct Outbox {
+    queue: Mutex<Queue>,
+    released: Condvar,
+    waker: Waker,
+}
+
+impl Outbox {
+    /// An empty queue whose filling wakes `waker`.
+    pub fn new(waker: Waker) -> Outbox {
+        Outbox { queue: Mutex::default(), released: Condvar::new(), waker }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds an item. `false` when nobody will take it.
+    pub fn push(&self, item: Outgoing) -> bool {
+        let mut queue = self.lock();
+        if queue.closed {
+            return false;
+        }
+        let was_empty = queue.items.is_empty();
+        queue.items.push_back(item);
+        drop(queue);
+        if was_empty {
+            // eventfd writes fail only when its counter is full, and then the loop wakes anyway.
+            let _ = self.waker.wake();
+        }
+        true
+    }
+
+    /// Adds an item once the loop isn't holding the guest back.
+    pub fn push_when_released(&self, item: Outgoing) -> bool {
+        let mut queue = self.lock();
+        while (queue.held || queue.clogged) && !queue.closed {
+            queue = self.released.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(queue);
+        self.push(item)
+    }
+
+    /// Takes everything, in order.
+    pub fn take(&self, into: &mut VecDeque<Outgoing>) {
+        into.append(&mut self.lock().items);
+    }
+
+    /// Holds the guest back at its next epoch, or lets it go on.
+    pub fn hold(&self, held: bool) {
+        self.lock().held = held;
+        self.released.notify_all();
+    }
+
+    /// Holds back whoever fills the log while too much waits to be sent.
+    pub fn clog(&self, clogged: bool) {
+        let mut queue = self.lock();
+        if queue.clogged != clogged {
+            queue.clogged = clogged;
+            drop(queue);
+            self.released.notify_all();
+        }
+    }
+
+    /// Whether the guest is being held back.
+    pub fn is_held(&self) -> bool {
+        self.lock().held
+    }
+
+    /// Lets go of everybody who waits: the loop ends.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.released.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_held_guest_waits_until_it_is_released() {
+        let poll = mio::Poll::new().unwrap();
+        let outbox = Arc::new(Outbox::new(Waker::new(poll.registry(), mio::Token(0)).unwrap()));
+        outbox.hold(true);
+        let other = Arc::clone(&outbox);
+        let guest = std::thread::spawn(move || other.push_when_released(Outgoing::Ended));
+        let mut items = VecDeque::new();
+        outbox.take(&mut items);
+        assert!(items.is_empty());
+        outbox.hold(false);
+        assert!(guest.join().unwrap());
+        outbox.take(&mut items);
+        assert_eq!(items.len(), 1);
+        outbox.close();
+        assert!(!outbox.push(Outgoing::Ended));
+    }
+}

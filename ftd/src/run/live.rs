@@ -1,0 +1,350 @@
+//! The loop of a live guest.
+//!
+//! At every synchronous exit: carry the access out, hand on its effects, apply the inputs that
+//! wait, end the epoch if an output waits. While a log is kept, inputs land only at exits, or right
+//! behind a snapshot when the guest makes none for too long (the `exit` clock).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use devices::{Effect, Input};
+use replay::{EncodedEpoch, Epoch, EpochPolicy, Position, Recorder};
+use vmm::guest::{Access, Guest, Stop};
+
+use super::RunError;
+use super::inbox::{FRAMES_MAX, Inbox, Order};
+use super::kick::{self, Kick, KickTimer};
+use crate::host::clock::{VirtualClock, monotonic_ns};
+
+/// Where log, outputs and requests of a live guest go. Called on the vCPU thread.
+pub trait Sink {
+    /// A disk read or a wish for entropy: nobody outside sees it, so it is carried out at once.
+    fn request(&mut self, effect: Effect) -> Result<(), RunError>;
+    /// The next epoch of the log. May block: that is the back-pressure of a full log buffer.
+    fn epoch(&mut self, epoch: EncodedEpoch) -> Result<(), RunError>;
+    /// A live clone's pages have all been sent; the epochs from `first` on follow.
+    fn clone_ready(&mut self, first: Epoch) -> Result<(), RunError>;
+    /// An output, to be released once `after` is acknowledged (0: at once, nobody logs).
+    fn output(&mut self, after: Epoch, effect: Effect) -> Result<(), RunError>;
+}
+
+/// Choices for [`Live`].
+#[derive(Debug, Clone, Copy)]
+pub struct LiveOptions {
+    /// How long an input waits for a synchronous exit before the guest is stopped for a snapshot.
+    pub patience: Duration,
+    /// When epochs end.
+    pub policy: EpochPolicy,
+    /// Enter the guest only once somebody logs it.
+    pub wait_for_log: bool,
+}
+
+/// Why a live guest stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It powered itself off.
+    PoweredOff,
+    /// It asked for a reset.
+    Reset,
+    /// It was ordered to stop.
+    Stopped,
+}
+
+/// Counters of a live guest, for status and benchmarks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LiveCounters {
+    /// Epochs closed.
+    pub epochs: u64,
+    /// Snapshots taken because an input had waited too long.
+    pub snapshots: u64,
+    /// Kicks that found nothing to do.
+    pub idle_kicks: u64,
+}
+
+/// A live guest and what feeds it.
+pub struct Live<S> {
+    pub(super) guest: Guest,
+    pub(super) sink: S,
+    pub(super) recorder: Option<Recorder>,
+    inbox: Arc<Inbox>,
+    clock: VirtualClock,
+    options: LiveOptions,
+    deadline_timer: KickTimer,
+    armed_for: Option<u64>,
+    inputs: VecDeque<Input>,
+    frames: VecDeque<Input>,
+    outputs: Vec<Effect>,
+    ended: Option<Ended>,
+    pub(super) counters: LiveCounters,
+}
+
+impl<S: Sink> Live<S> {
+    /// Takes over a guest where it stands, on the thread that will run it. Its clock is `clock`,
+    /// paused, which starts to run with [`Live::run`].
+    pub fn new(
+        mut guest: Guest,
+        sink: S,
+        inbox: Arc<Inbox>,
+        clock: VirtualClock,
+        options: LiveOptions,
+    ) -> Result<Live<S>, RunError> {
+        inbox.attach(Kick::prepare(guest.vcpu_mut())?, KickTimer::new()?);
+        inbox.set_patience(Duration::ZERO);
+        Ok(Live {
+            guest,
+            sink,
+            recorder: None,
+            inbox,
+            clock,
+            options,
+            deadline_timer: KickTimer::new()?,
+            armed_for: None,
+            inputs: VecDeque::new(),
+            frames: VecDeque::new(),
+            outputs: Vec::new(),
+            ended: None,
+            counters: LiveCounters::default(),
+        })
+    }
+
+    /// Runs the guest until it ends or is stopped, and gives everything back.
+    pub fn run(mut self) -> Result<(Ended, Guest, S, LiveCounters), RunError> {
+        while self.options.wait_for_log && self.recorder.is_none() && self.ended.is_none() {
+            self.inbox.wait(None);
+            while let Some(order) = self.inbox.take_order() {
+                self.carry_out_order(order)?;
+            }
+        }
+        // Only now: while it waited, the guest had no time.
+        self.clock.resume(monotonic_ns());
+        let mut at_boundary = true;
+        while self.ended.is_none() {
+            if at_boundary || self.recorder.is_none() {
+                self.orders_and_inputs()?;
+                if self.ended.is_some() {
+                    break;
+                }
+                if self.guest.is_idle() {
+                    self.close_epoch_if_due(true)?;
+                    self.wait_for_input();
+                    continue;
+                }
+                self.close_epoch_if_due(false)?;
+            }
+            self.arm_deadline();
+            at_boundary = match self.guest.enter()? {
+                Stop::Exit(access) => {
+                    self.at_exit(access)?;
+                    true
+                }
+                Stop::Kicked => {
+                    kick::acknowledge();
+                    self.armed_for = None;
+                    self.kicked()?
+                }
+                Stop::Crashed(why) => return Err(RunError::Crashed(why)),
+            };
+        }
+        self.close_epoch_if_due(true)?;
+        let ended = self.ended.unwrap_or(Ended::Stopped);
+        Ok((ended, self.guest, self.sink, self.counters))
+    }
+
+    fn at(&self) -> Position {
+        Position::Exit(self.guest.exits())
+    }
+
+    fn virtual_now(&mut self) -> u64 {
+        self.clock.now(monotonic_ns())
+    }
+
+    fn at_exit(&mut self, access: Access) -> Result<(), RunError> {
+        if access.needs_clock() {
+            let now = self.virtual_now();
+            self.apply(Input::Clock { now })?;
+        }
+        self.guest.carry_out(access)?;
+        self.hand_on_effects()
+    }
+
+    /// Records an input and applies it where the guest stands.
+    fn apply(&mut self, input: Input) -> Result<(), RunError> {
+        let at = self.at();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.input(at, input.clone())?;
+        }
+        self.guest.apply(input)?;
+        Ok(())
+    }
+
+    fn hand_on_effects(&mut self) -> Result<(), RunError> {
+        let at = self.at();
+        for effect in self.guest.effects() {
+            match effect {
+                Effect::PowerOff => self.ended = Some(Ended::PoweredOff),
+                Effect::Reset => self.ended = Some(Ended::Reset),
+                _ => {}
+            }
+            if !effect.is_output() {
+                self.sink.request(effect)?;
+                continue;
+            }
+            if let Some(recorder) = &mut self.recorder {
+                recorder.output(at, &effect)?;
+            }
+            self.outputs.push(effect);
+        }
+        if self.outputs.is_empty() {
+            return Ok(());
+        }
+        // An output waits: the epoch that holds the log before it ends here.
+        let after = match self.recorder {
+            Some(_) => self.close_epoch()?,
+            None => 0,
+        };
+        for output in self.outputs.drain(..) {
+            self.sink.output(after, output)?;
+        }
+        Ok(())
+    }
+
+    fn orders_and_inputs(&mut self) -> Result<(), RunError> {
+        if self.inbox.any() {
+            while let Some(order) = self.inbox.take_order() {
+                self.carry_out_order(order)?;
+            }
+            self.inbox.take_inputs(&mut self.inputs);
+        }
+        while let Some(input) = self.inputs.pop_front() {
+            match input {
+                // A guest that takes no frames loses them, as one with a full ring does.
+                Input::NetRx { .. } if self.frames.len() >= FRAMES_MAX => {}
+                Input::NetRx { .. } => self.frames.push_back(input),
+                input => {
+                    self.apply(input)?;
+                    self.hand_on_effects()?;
+                }
+            }
+        }
+        while !self.frames.is_empty() && self.guest.machine().can_accept_net_rx() {
+            if let Some(frame) = self.frames.pop_front() {
+                self.apply(frame)?;
+                self.hand_on_effects()?;
+            }
+        }
+        if self.timer_overdue_ns().is_some() {
+            let now = self.virtual_now();
+            self.apply(Input::Clock { now })?;
+            self.hand_on_effects()?;
+        }
+        Ok(())
+    }
+
+    /// By how much the machine's next timer is overdue, if it is.
+    fn timer_overdue_ns(&mut self) -> Option<u64> {
+        let deadline = self.guest.machine().next_deadline()?;
+        self.virtual_now().checked_sub(deadline)
+    }
+
+    fn carry_out_order(&mut self, order: Order) -> Result<(), RunError> {
+        match order {
+            Order::BeginLog { first, pages } => {
+                self.sink.clone_ready(first)?;
+                self.recorder = Some(Recorder::new(first, self.options.policy));
+                self.guest.mark_dirty(pages.iter());
+                self.snapshot()?;
+                self.inbox.set_patience(self.options.patience);
+            }
+            Order::EndLog => {
+                self.recorder = None;
+                self.inbox.set_patience(Duration::ZERO);
+            }
+            Order::Stop => {
+                if self.recorder.is_some() {
+                    self.snapshot()?;
+                }
+                self.ended = Some(Ended::Stopped);
+            }
+        }
+        Ok(())
+    }
+
+    /// The guest was stopped where it was. Answers whether inputs may land here.
+    fn kicked(&mut self) -> Result<bool, RunError> {
+        if self.recorder.is_none() {
+            return Ok(true);
+        }
+        let patience = u64::try_from(self.options.patience.as_nanos()).unwrap_or(u64::MAX);
+        let input_late = self
+            .inbox
+            .waiting_since_ns()
+            .is_some_and(|since| monotonic_ns().saturating_sub(since) >= patience);
+        let timer_late = self.timer_overdue_ns().is_some_and(|by| by >= patience);
+        let ordered = self.inbox.any() && !input_late;
+        if input_late || timer_late {
+            self.counters.snapshots += 1;
+            self.snapshot()?;
+            return Ok(true);
+        }
+        if ordered {
+            while let Some(order) = self.inbox.take_order() {
+                self.carry_out_order(order)?;
+            }
+        }
+        self.counters.idle_kicks += 1;
+        // Nothing landed here, so the log need not know that the guest was stopped.
+        Ok(false)
+    }
+
+    /// Sets the timer that stops a running guest for a due timer of its machine.
+    fn arm_deadline(&mut self) {
+        let Some(deadline) = self.guest.machine().next_deadline() else { return };
+        let grace = match self.recorder {
+            Some(_) => u64::try_from(self.options.patience.as_nanos()).unwrap_or(u64::MAX),
+            None => 0,
+        };
+        let target = deadline.saturating_add(grace);
+        if self.armed_for.is_some_and(|armed| armed <= target && armed > self.guest.machine().now())
+        {
+            return; // An earlier kick is on its way; the next entry after it sets the rest.
+        }
+        let now = self.virtual_now();
+        self.armed_for = Some(target);
+        self.deadline_timer.set(Duration::from_nanos(target.saturating_sub(now)));
+    }
+
+    fn wait_for_input(&mut self) {
+        let now = self.virtual_now();
+        let timeout = self
+            .guest
+            .machine()
+            .next_deadline()
+            .map(|deadline| Duration::from_nanos(deadline.saturating_sub(now)));
+        if timeout != Some(Duration::ZERO) {
+            self.inbox.wait(timeout);
+        }
+    }
+
+    fn close_epoch_if_due(&mut self, idle: bool) -> Result<(), RunError> {
+        if let Some(recorder) = &mut self.recorder
+            && !recorder.is_empty()
+            && recorder.should_close(monotonic_ns(), idle)
+        {
+            self.close_epoch()?;
+        }
+        Ok(())
+    }
+
+    /// Ends the open epoch and sends it; its number.
+    pub(super) fn close_epoch(&mut self) -> Result<Epoch, RunError> {
+        let at = self.at();
+        let digest = self.guest.digest();
+        let Some(recorder) = &mut self.recorder else { return Ok(0) };
+        let epoch = recorder.close(at, digest)?;
+        let number = epoch.epoch;
+        self.counters.epochs += 1;
+        self.sink.epoch(epoch)?;
+        Ok(number)
+    }
+}

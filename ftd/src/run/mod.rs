@@ -1,0 +1,43 @@
+//! The vCPU thread: one loop for a live guest, one for a guest that replays a log.
+//!
+//! * [`inbox`]: inputs and orders on their way to the vCPU thread, and the kick that stops it.
+//! * [`live`]: the loop of a live guest (primary, alone, recording).
+//! * [`replaying`]: the loop of a guest that follows a log (backup, `ftd replay`).
+//! * [`snapshotting`]: stopping a live guest anywhere and putting its state into the log.
+
+pub mod inbox;
+pub mod kick;
+pub mod live;
+pub mod replaying;
+pub mod snapshotting;
+
+use thiserror::Error;
+
+/// Why a vCPU thread could not go on.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The host's KVM, or a snapshot or input that does not fit.
+    #[error(transparent)]
+    Vmm(#[from] vmm::VmmError),
+    /// An entry that no epoch can hold.
+    #[error("the log cannot hold what happened")]
+    Codec(#[from] replay::CodecError),
+    /// KVM refuses to run the guest.
+    #[error("the guest crashed: {0}")]
+    Crashed(String),
+    /// The guest did not do what the log says.
+    #[error("the guest diverged from the log")]
+    Diverged(#[from] replay::Divergence),
+    /// A host resource failed.
+    #[error("{what}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// The reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Whoever takes the log or the outputs is gone or refused them.
+    #[error("{0}")]
+    Sink(String),
+}

@@ -1,0 +1,164 @@
+//! The loop of a guest that follows a log: a backup, or `ftd replay`.
+
+use devices::{Effect, Input};
+use replay::{Divergence, EncodedEpoch, Epoch, Event, Position, Replayer, decode_epoch};
+use vmm::guest::{Guest, Stop};
+
+use super::RunError;
+use super::kick::{self, Kick};
+
+/// Where a replaying guest gets its log, and whom it tells how far it is.
+pub trait Source {
+    /// The next epoch. Blocks while there is none; `None` when the log is over.
+    fn next(&mut self) -> Result<Option<EncodedEpoch>, RunError>;
+    /// `epoch` has been executed and agreed with the primary's digest; the guest's virtual time.
+    fn executed(&mut self, epoch: Epoch, virtual_now: u64) -> Result<(), RunError>;
+    /// The guest sent a frame; the primary's has gone out, or will.
+    fn frame(&mut self, frame: Vec<u8>);
+    /// Whether to give up a run that doesn't come to the next exit (polled after a kick).
+    fn abandoned(&self) -> bool;
+}
+
+/// Where a replay ended.
+pub struct Replayed<S> {
+    /// The guest, at the end of the log.
+    pub guest: Guest,
+    /// What fed it.
+    pub source: S,
+    /// The last epoch that was executed.
+    pub executed: Epoch,
+    /// The guest powered itself off or reset itself.
+    pub ended: bool,
+}
+
+/// Follows the log of `source` to its end. `guest` is fresh: the log starts with a snapshot.
+pub fn follow<S: Source>(mut guest: Guest, source: S) -> Result<Replayed<S>, RunError> {
+    Kick::prepare(guest.vcpu_mut())?;
+    let mut follower = Follower {
+        guest,
+        source,
+        replayer: Replayer::default(),
+        executed: 0,
+        ended: false,
+        loaded: false,
+        half_loaded: false,
+    };
+    while follower.step()? {}
+    let Follower { guest, source, executed, ended, .. } = follower;
+    Ok(Replayed { guest, source, executed, ended })
+}
+
+struct Follower<S> {
+    guest: Guest,
+    source: S,
+    replayer: Replayer,
+    executed: Epoch,
+    ended: bool,
+    /// A snapshot has been loaded: before, the guest is nobody.
+    loaded: bool,
+    /// Pages of a snapshot have been written whose registers are still to come: the guest's own
+    /// registers stand at the exit before it and are not the primary's.
+    half_loaded: bool,
+}
+
+impl<S: Source> Follower<S> {
+    /// Applies what the log has for this position, then runs to the next exit. `false` at the end.
+    fn step(&mut self) -> Result<bool, RunError> {
+        while self.replayer.is_empty() {
+            let Some(epoch) = self.source.next()? else { return Ok(false) };
+            self.replayer.push_epoch(epoch.epoch, decode_epoch(epoch.epoch, &epoch.bytes)?);
+        }
+        let here = match self.replayer.next_position() {
+            Some(start) if !self.loaded => start,
+            _ => Position::Exit(self.guest.exits()),
+        };
+        let mut applied = false;
+        while let Some((epoch, event)) = self.replayer.next_at(here)? {
+            self.apply(here, epoch, event)?;
+            applied = true;
+        }
+        if applied || self.replayer.is_empty() || !self.loaded {
+            return Ok(true);
+        }
+        self.run_to_exit()?;
+        Ok(true)
+    }
+
+    fn apply(&mut self, here: Position, epoch: Epoch, event: Event) -> Result<(), RunError> {
+        match event {
+            Event::Input(input) => {
+                self.guest.apply(input)?;
+                self.note_effects();
+            }
+            Event::Pages(pages) => {
+                self.half_loaded = true;
+                for page in pages {
+                    self.guest.write_page(page.gfn, &page.data)?;
+                }
+            }
+            Event::Snapshot(snapshot) => {
+                for page in &snapshot.pages {
+                    self.guest.write_page(page.gfn, &page.data)?;
+                }
+                let Position::Exit(exits) = here;
+                self.guest.load(exits, &snapshot.cpu, &snapshot.machine)?;
+                self.replayer.forget_outputs();
+                self.loaded = true;
+                self.half_loaded = false;
+            }
+            Event::Output { crc } => self.replayer.check_output(here, crc)?,
+            Event::Reached { digest } => {
+                if self.loaded && !self.half_loaded {
+                    self.replayer.check_reached(here, digest, self.guest.digest())?;
+                }
+                self.executed = epoch;
+                self.source.executed(epoch, self.guest.machine().now())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn run_to_exit(&mut self) -> Result<(), RunError> {
+        if self.guest.is_idle() {
+            return Err(Divergence::Idle { at: Position::Exit(self.guest.exits()) }.into());
+        }
+        loop {
+            match self.guest.enter()? {
+                Stop::Exit(access) => {
+                    if access.needs_clock() {
+                        let now = self.replayer.clock(Position::Exit(self.guest.exits()))?;
+                        self.guest.apply(Input::Clock { now })?;
+                    }
+                    self.guest.carry_out(access)?;
+                    self.note_effects();
+                    return Ok(());
+                }
+                Stop::Kicked => {
+                    kick::acknowledge();
+                    if self.source.abandoned() {
+                        return Err(RunError::Crashed(format!(
+                            "no exit came after exit {}, where the log has one",
+                            self.guest.exits()
+                        )));
+                    }
+                }
+                Stop::Crashed(why) => return Err(RunError::Crashed(why)),
+            }
+        }
+    }
+
+    /// Outputs of a replaying guest go nowhere: the primary's have gone out, or will.
+    fn note_effects(&mut self) {
+        for effect in self.guest.effects() {
+            if !effect.is_output() {
+                continue;
+            }
+            self.replayer.made_output(&effect);
+            match effect {
+                Effect::NetTx { frame } => self.source.frame(frame),
+                Effect::PowerOff | Effect::Reset => self.ended = true,
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! From options to a guest that can be entered: disks, boot files, CPU model, RAM, registers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use devices::machine::{Machine, MachineConfig};
+use devices::virtio::{DiskConfig, NetConfig};
+use kvm_ioctls::Kvm;
+use vmm::boot::{self, BootRequest};
+use vmm::cpu_model::{self, CpuModel};
+use vmm::guest::Guest;
+use vmm::image::{BootFiles, ReadAt, find_boot_files};
+use vmm::kvm::{Vcpu, Vm, open_kvm, vm::supported_cpuid};
+
+use crate::cli::GuestOptions;
+use crate::host::clock::realtime_ns;
+use crate::host::disk::{Disk, DiskOptions};
+
+/// The parts of a host that a guest is made on.
+pub struct Shell {
+    kvm: Kvm,
+    /// The CPU model the guest sees.
+    pub cpu_model: CpuModel,
+    /// Guest RAM in bytes.
+    pub ram_bytes: u64,
+    /// The machine.
+    pub config: MachineConfig,
+    /// The disks, in order.
+    pub disks: Vec<Arc<Disk>>,
+}
+
+/// What was booted, for the log's header and for people.
+#[derive(Debug, Clone)]
+pub struct Booted {
+    /// The kernel's command line.
+    pub cmdline: String,
+    /// BLAKE3 of the kernel image.
+    pub kernel_blake3: String,
+    /// BLAKE3 of the initial RAM disk, or nothing.
+    pub initrd_blake3: String,
+    /// Where kernel and initrd came from.
+    pub described_by: String,
+}
+
+impl Shell {
+    /// Opens KVM and the disks, and settles what the machine is. `shared` disks bypass the page
+    /// cache, since another host writes them too.
+    pub fn open(options: &GuestOptions, shared: bool) -> Result<Shell> {
+        let kvm = open_kvm()?;
+        let mut disks = Vec::new();
+        if let Some(image) = &options.image {
+            let disk = Disk::open(
+                image,
+                &DiskOptions { format: options.image_format, read_only: false, direct: shared },
+            )?;
+            disks.push(Arc::new(disk));
+        }
+        let config = MachineConfig {
+            boot_unix_seconds: realtime_ns() / 1_000_000_000,
+            disks: disks
+                .iter()
+                .enumerate()
+                .map(|(index, disk)| DiskConfig {
+                    capacity_bytes: disk.capacity_bytes(),
+                    read_only: disk.is_read_only(),
+                    serial: format!("ftd-disk-{index}"),
+                })
+                .collect(),
+            net: (options.bridge.is_some() || options.tap.is_some())
+                .then_some(NetConfig { mac: options.mac.0 }),
+            rng: true,
+            console: true,
+        };
+        Shell::of(kvm, options.cpu, options.memory << 20, config, disks)
+    }
+
+    /// A shell for a guest that comes from a log: its machine, but no disk.
+    pub fn for_log(cpu_model: CpuModel, ram_bytes: u64, config: MachineConfig) -> Result<Shell> {
+        Shell::of(open_kvm()?, Some(cpu_model), ram_bytes, config, Vec::new())
+    }
+
+    fn of(
+        kvm: Kvm,
+        cpu: Option<CpuModel>,
+        ram_bytes: u64,
+        config: MachineConfig,
+        disks: Vec<Arc<Disk>>,
+    ) -> Result<Shell> {
+        let supported = supported_cpuid(&kvm)?;
+        let cpu_model = match cpu {
+            Some(model) => model,
+            None => CpuModel::for_host(&supported)?,
+        };
+        Ok(Shell { kvm, cpu_model, ram_bytes, config, disks })
+    }
+
+    /// A guest with zeroed RAM and registers, for a snapshot to be loaded into.
+    pub fn empty_guest(&self) -> Result<Guest> {
+        let supported = supported_cpuid(&self.kvm)?;
+        let cpuid = cpu_model::cpuid(self.cpu_model, &supported)?;
+        let memory = vmm::memory::allocate(self.ram_bytes)?;
+        let vm = Vm::new(&self.kvm, memory, cpu_model::msr::CLOSED)?;
+        let vcpu = Vcpu::new(&self.kvm, &vm, &cpuid)?;
+        Ok(Guest::new(vm, vcpu, self.config.clone()))
+    }
+
+    /// A guest that stands before its kernel's first instruction.
+    pub fn boot(&self, options: &GuestOptions) -> Result<(Guest, Booted)> {
+        let files = self.boot_files(options)?;
+        let mut guest = self.empty_guest()?;
+        let windows = Machine::virtio_windows(&self.config);
+        let state = boot::load(
+            guest.memory(),
+            &BootRequest {
+                kernel: &files.kernel,
+                initrd: files.initrd.as_deref(),
+                cmdline: &files.cmdline,
+                ram_bytes: self.ram_bytes,
+                virtio_windows: &windows,
+                close_rdtsc: !options.open_rdtsc,
+            },
+        )
+        .with_context(|| format!("cannot boot the kernel of {}", files.described_by))?;
+        guest.start_at(&state)?;
+        tracing::info!(
+            "booting {} with {} MiB, CPU model {}; {} RDTSC sites closed",
+            files.described_by,
+            self.ram_bytes >> 20,
+            self.cpu_model,
+            state.rewrite.rdtsc_sites,
+        );
+        let hex = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
+        let booted = Booted {
+            kernel_blake3: hex(&files.kernel),
+            initrd_blake3: files.initrd.as_deref().map(hex).unwrap_or_default(),
+            cmdline: files.cmdline,
+            described_by: files.described_by,
+        };
+        Ok((guest, booted))
+    }
+
+    fn boot_files(&self, options: &GuestOptions) -> Result<BootFiles> {
+        let mut files = match (&options.kernel, self.disks.first()) {
+            (Some(kernel), _) => BootFiles {
+                kernel: read(kernel, "kernel")?,
+                initrd: options.initrd.as_deref().map(|path| read(path, "initrd")).transpose()?,
+                cmdline: String::new(),
+                described_by: kernel.display().to_string(),
+            },
+            (None, Some(disk)) => {
+                let mut files = find_boot_files(&(Arc::clone(disk) as Arc<dyn ReadAt + Send + Sync>))
+                    .with_context(|| format!("cannot boot from {}", disk.path().display()))?;
+                files.described_by = format!("{}: {}", disk.path().display(), files.described_by);
+                files
+            }
+            (None, None) => bail!("nothing to boot: give --image, or --kernel"),
+        };
+        if let Some(cmdline) = &options.cmdline {
+            files.cmdline.clone_from(cmdline);
+        }
+        Ok(files)
+    }
+}
+
+fn read(path: &Path, what: &str) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {what} {}", PathBuf::from(path).display()))
+}

@@ -1,0 +1,251 @@
+//! A guest on this host alone: `ftd run` (no log) and `ftd record` (a log in a file).
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufWriter, ErrorKind, Write as _};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use replay::log::{LogHeader, LogWriter};
+use replay::{EncodedEpoch, Position};
+use vmm::guest::{Guest, StateHash};
+use vmm::memory::PageSet;
+
+use crate::cli::GuestOptions;
+use crate::daemon::held::Held;
+use crate::outside::backends::Backends;
+use crate::outside::outbox::{Outbox, Outgoing};
+use crate::outside::sink::VcpuSink;
+use crate::run::RunError;
+use crate::run::inbox::{Inbox, Order};
+use crate::run::live::{Ended, Live, LiveCounters, LiveOptions};
+use crate::setup::{Booted, Shell};
+use crate::signals;
+use crate::host::clock::VirtualClock;
+
+const OUTBOX: Token = Token(0);
+const TAP: Token = Token(1);
+const CONSOLE: Token = Token(2);
+const SIGNALS: Token = Token(3);
+
+/// What a solo run is told.
+pub struct SoloOptions<'a> {
+    /// Choices of the vCPU loop.
+    pub live: LiveOptions,
+    /// Stop after so long.
+    pub stop_after: Option<Duration>,
+    /// Write the log here.
+    pub log: Option<&'a Path>,
+}
+
+/// How a solo run ended.
+#[derive(Debug)]
+pub struct SoloReport {
+    /// Why the guest ended.
+    pub ended: Ended,
+    /// Where it ended.
+    pub exits: u64,
+    /// Its state there, if it was recorded.
+    pub state: Option<StateHash>,
+    /// Bytes of log.
+    pub log_bytes: u64,
+    /// Entries of the log.
+    pub log_entries: u64,
+    /// Counters of the vCPU loop.
+    pub counters: LiveCounters,
+    /// How long it ran, of host time.
+    pub elapsed: Duration,
+}
+
+type VcpuThread =
+    std::thread::JoinHandle<Result<(Ended, Guest, LiveCounters, Option<StateHash>), RunError>>;
+
+/// Runs a guest to its end.
+pub fn run(
+    shell: &Shell,
+    guest: Guest,
+    booted: &Booted,
+    options: &GuestOptions,
+    solo: &SoloOptions<'_>,
+) -> Result<SoloReport> {
+    let stop_signals = signals::stop_signals()?;
+    let mut poll = Poll::new().context("cannot make an epoll")?;
+    let registry = poll.registry();
+    let outbox = Arc::new(Outbox::new(Waker::new(registry, OUTBOX)?));
+    let inbox = Arc::new(Inbox::default());
+    let mut backends = Backends::open(options, &shell.disks, Arc::clone(&inbox), true)?;
+    registry.register(&mut SourceFd(&stop_signals.as_raw_fd()), SIGNALS, Interest::READABLE)?;
+    if let Some(tap) = backends.tap_fd() {
+        registry.register(&mut SourceFd(&tap), TAP, Interest::READABLE)?;
+    }
+    if let Some(console) = backends.console_fd() {
+        registry.register(&mut SourceFd(&console), CONSOLE, Interest::READABLE)?;
+    }
+    let mut log = match solo.log {
+        Some(path) => Some(LogFile::create(path, shell, booted)?),
+        None => None,
+    };
+    if log.is_some() {
+        inbox.order(Order::BeginLog { first: 1, pages: all_pages(shell.ram_bytes) });
+    }
+    let started = Instant::now();
+    let thread = start(guest, &backends, &inbox, &outbox, solo, log.is_some())?;
+    let mut held = Held::default();
+    if log.is_some() {
+        held.hold_from(1);
+    }
+    let mut events = Events::with_capacity(64);
+    let mut tap_ready = false;
+    let mut ended = false;
+    let mut items = VecDeque::new();
+    while !ended {
+        let timeout = if tap_ready { Duration::ZERO } else { Duration::from_millis(100) };
+        match poll.poll(&mut events, Some(timeout)) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => {
+                return Err(error).context("cannot wait for events");
+            }
+            _ => {}
+        }
+        for event in &events {
+            match event.token() {
+                TAP => tap_ready = true,
+                CONSOLE => drop(backends.take_typed()),
+                SIGNALS => {
+                    while let Ok(Some(_)) = stop_signals.read_signal() {
+                        inbox.order(Order::Stop);
+                    }
+                }
+                _ => {}
+            }
+        }
+        if solo.stop_after.is_some_and(|limit| started.elapsed() >= limit) {
+            inbox.order(Order::Stop);
+        }
+        outbox.take(&mut items);
+        for item in items.drain(..) {
+            match item {
+                Outgoing::Epoch(epoch) => {
+                    if let Some(log) = &mut log
+                        && let Err(error) = log.append(&epoch)
+                    {
+                        outbox.close();
+                        return Err(error);
+                    }
+                    held.release(epoch.epoch);
+                }
+                Outgoing::Output { after, effect } => held.push(after, effect),
+                Outgoing::Ended => ended = true,
+                _ => {}
+            }
+        }
+        while let Some(effect) = held.next_free() {
+            backends.release(effect)?;
+        }
+        if tap_ready {
+            tap_ready = backends.take_frames()?;
+        }
+    }
+    let joined = thread.join();
+    let Ok(outcome) = joined else { bail!("the vCPU thread panicked; this is a defect of ftd") };
+    let (end, guest, counters, state) = outcome?;
+    backends.flush();
+    tracing::trace!("the machine at its end: {:#?}", guest.machine().save());
+    let (mut log_bytes, mut log_entries) = (0, 0);
+    if let (Some(log), Some(state)) = (log, &state) {
+        (log_bytes, log_entries) = log.finish(guest.exits(), state)?;
+    }
+    Ok(SoloReport {
+        ended: end,
+        exits: guest.exits(),
+        state,
+        log_bytes,
+        log_entries,
+        counters,
+        elapsed: started.elapsed(),
+    })
+}
+
+fn start(
+    guest: Guest,
+    backends: &Backends,
+    inbox: &Arc<Inbox>,
+    outbox: &Arc<Outbox>,
+    solo: &SoloOptions<'_>,
+    logged: bool,
+) -> Result<VcpuThread> {
+    let sink = VcpuSink::new(Arc::clone(inbox), Arc::clone(outbox), backends.disks());
+    let inbox = Arc::clone(inbox);
+    let outbox = Arc::clone(outbox);
+    let live = LiveOptions { wait_for_log: logged, ..solo.live };
+    let thread = std::thread::Builder::new().name("vcpu".to_owned()).spawn(move || {
+        let clock = VirtualClock::new(guest.machine().now());
+        let outcome = Live::new(guest, sink, inbox, clock, live).and_then(Live::run).and_then(
+            |(ended, mut guest, _, counters)| {
+                let state = if logged { Some(guest.state_hash()?) } else { None };
+                Ok((ended, guest, counters, state))
+            },
+        );
+        outbox.push(Outgoing::Ended);
+        outcome
+    })?;
+    Ok(thread)
+}
+
+/// Every page of RAM: what the first snapshot of a log carries.
+fn all_pages(ram_bytes: u64) -> PageSet {
+    let mut pages = PageSet::empty(ram_bytes);
+    for gfn in 0..ram_bytes / devices::layout::PAGE_BYTES {
+        pages.insert(gfn);
+    }
+    pages
+}
+
+/// The log being written.
+struct LogFile {
+    writer: LogWriter<BufWriter<File>>,
+    path: std::path::PathBuf,
+}
+
+impl LogFile {
+    fn create(path: &Path, shell: &Shell, booted: &Booted) -> Result<LogFile> {
+        let header = LogHeader {
+            cpu_model: shell.cpu_model.to_string(),
+            ram_bytes: shell.ram_bytes,
+            machine_config: postcard::to_allocvec(&shell.config)?,
+            cmdline: booted.cmdline.clone(),
+            kernel_blake3: booted.kernel_blake3.clone(),
+            initrd_blake3: booted.initrd_blake3.clone(),
+            disk_bytes: shell.config.disks.iter().map(|disk| disk.capacity_bytes).collect(),
+            clock: "exit".to_owned(),
+            boot_time_ns: shell.config.boot_unix_seconds * 1_000_000_000,
+            first_epoch: 1,
+        };
+        let file = File::create(path)
+            .with_context(|| format!("cannot write the log to {}", path.display()))?;
+        let writer = LogWriter::create(BufWriter::with_capacity(1 << 20, file), &header)
+            .with_context(|| format!("cannot write the log to {}", path.display()))?;
+        Ok(LogFile { writer, path: path.to_owned() })
+    }
+
+    fn append(&mut self, epoch: &EncodedEpoch) -> Result<()> {
+        self.writer.append(epoch).with_context(|| {
+            format!("cannot write the log to {}: the guest is stopped", self.path.display())
+        })
+    }
+
+    fn finish(self, exits: u64, state: &StateHash) -> Result<(u64, u64)> {
+        let (bytes, entries) = (self.writer.len_bytes(), self.writer.entries());
+        let describe = || format!("cannot finish the log {}", self.path.display());
+        let mut out = self
+            .writer
+            .finish(Position::Exit(exits), state.combined())
+            .with_context(describe)?;
+        out.flush().with_context(describe)?;
+        Ok((bytes, entries))
+    }
+}
