@@ -106,7 +106,7 @@ mod tests {
             pushes in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..30), 0..20),
         ) {
             let mut backlog = Backlog::new(16);
-            let mut all = Vec::new();
+            let mut all: Vec<u8> = Vec::new();
             for bytes in &pushes {
                 backlog.push(bytes);
                 all.extend(bytes);
