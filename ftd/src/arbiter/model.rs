@@ -189,7 +189,7 @@ fn two_hosts_that_crash_and_ask_again_agree() {
         hosts: 2,
         generations: 1,
         lives: 2,
-        mbal: 8,
+        mbal: 6,
         torn_blocks_are_lost: false,
     };
     let (worlds, answers) = explore(&bounds).unwrap();
