@@ -32,22 +32,21 @@ pub struct Found {
 pub fn rewrite(code: &mut [u8], address: u64) -> Found {
     let mut found = Found::default();
     // All places are judged on the unchanged code.
-    let sites: Vec<(usize, Site)> = places(code, &RDTSC)
+    let sites: Vec<(usize, Site)> = places(code)
         .map(|at| (at, judge(code, address, at)))
         .collect();
     for (at, site) in sites {
-        match site {
-            Site::Rdtsc => {
+        let is_rdtsc = code[at..].starts_with(&RDTSC);
+        match (is_rdtsc, site) {
+            (true, Site::Begins) => {
                 code[at..at + 2].copy_from_slice(&[IN_EAX_IMM8, TSC_PORT]);
                 found.rewritten += 1;
             }
-            Site::Prefixed => found.left += 1,
-            Site::Operand => {}
+            (true, Site::Prefixed) => found.left += 1,
+            (false, Site::Begins | Site::Prefixed) => found.rdtscp += 1,
+            (_, Site::Operand) => {}
         }
     }
-    found.rdtscp = places(code, &RDTSCP)
-        .filter(|at| judge(code, address, *at) != Site::Operand)
-        .count();
     found
 }
 
@@ -55,69 +54,117 @@ pub fn rewrite(code: &mut [u8], address: u64) -> Found {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Site {
     /// An RDTSC or RDTSCP that begins here.
-    Rdtsc,
+    Begins,
     /// One with a prefix before this place.
     Prefixed,
     /// Part of something else.
     Operand,
 }
 
+/// Lets the points before `at` vote. Paths that meet go on as one, so that each is decoded only as
+/// far as it is new.
 fn judge(code: &[u8], address: u64, at: usize) -> Site {
+    let sweep = || {
+        Path::new(code, address, 0, at)
+            .last()
+            .unwrap_or(Site::Operand)
+    };
     if at <= START_FAR {
-        return sweep(code, address, 0, at).unwrap_or(Site::Operand);
+        return sweep();
     }
+    let first = at - START_FAR;
+    let mut outcomes: [Option<Option<Site>>; START_FAR] = [None; START_FAR];
     let mut votes = [0_usize; 3];
-    for start in at - START_FAR..at - START_NEAR {
-        if let Some(site) = sweep(code, address, start, at) {
+    let mut trail = Vec::with_capacity(START_FAR);
+    for start in first..at - START_NEAR {
+        trail.clear();
+        let mut path = Path::new(code, address, start, at);
+        let outcome = loop {
+            let here = path.position();
+            match here
+                .checked_sub(first)
+                .and_then(|index| outcomes.get(index))
+            {
+                Some(Some(known)) => break *known,
+                Some(None) => trail.push(here - first),
+                None => {}
+            }
+            if let Some(end) = path.step() {
+                break end;
+            }
+        };
+        for index in &trail {
+            outcomes[*index] = Some(outcome);
+        }
+        if let Some(site) = outcome {
             votes[site as usize] += 1;
         }
     }
     let all: usize = votes.iter().sum();
-    for site in [Site::Rdtsc, Site::Prefixed, Site::Operand] {
-        if votes[site as usize] * 4 > all * 3 {
-            return site;
-        }
-    }
-    sweep(code, address, 0, at).unwrap_or(Site::Operand)
+    [Site::Begins, Site::Prefixed, Site::Operand]
+        .into_iter()
+        .find(|site| votes[*site as usize] * 4 > all * 3)
+        .unwrap_or_else(sweep)
 }
 
-/// Decodes from `start` up to `at`. None if it meets an invalid instruction near `at`: then this
-/// was no true boundary.
-fn sweep(code: &[u8], address: u64, start: usize, at: usize) -> Option<Site> {
-    // No instruction is longer than 15 bytes.
-    let end = code.len().min(at + 15);
-    let ip = address.wrapping_add(start as u64);
-    let mut decoder = Decoder::with_ip(64, &code[start..end], ip, DecoderOptions::NONE);
-    let mut instruction = Instruction::default();
-    let mut valid = true;
-    loop {
-        let begin = start + decoder.position();
-        if begin > at {
-            return valid.then_some(Site::Operand);
+/// Decoding on towards a place.
+struct Path<'a> {
+    decoder: Decoder<'a>,
+    instruction: Instruction,
+    start: usize,
+    at: usize,
+}
+
+impl<'a> Path<'a> {
+    fn new(code: &'a [u8], address: u64, start: usize, at: usize) -> Self {
+        // No instruction is longer than 15 bytes.
+        let end = code.len().min(at + 15);
+        let ip = address.wrapping_add(start as u64);
+        Self {
+            decoder: Decoder::with_ip(64, &code[start..end], ip, DecoderOptions::NONE),
+            instruction: Instruction::default(),
+            start,
+            at,
         }
-        if !decoder.can_decode() {
+    }
+
+    fn position(&self) -> usize {
+        self.start + self.decoder.position()
+    }
+
+    /// Decodes one instruction. At the one that reaches the place, says what is there; nothing if
+    /// that is no valid instruction, because then this path runs beside the true one.
+    fn step(&mut self) -> Option<Option<Site>> {
+        let begin = self.position();
+        if !self.decoder.can_decode() {
+            return Some(None);
+        }
+        self.decoder.decode_out(&mut self.instruction);
+        if self.position() <= self.at {
             return None;
         }
-        decoder.decode_out(&mut instruction);
-        valid = !instruction.is_invalid();
-        let next = start + decoder.position();
-        if next <= at {
-            continue;
-        }
-        let is_rdtsc = matches!(instruction.code(), Code::Rdtsc | Code::Rdtscp);
-        return match (is_rdtsc, begin == at) {
-            (true, true) => Some(Site::Rdtsc),
+        let is_rdtsc = matches!(self.instruction.code(), Code::Rdtsc | Code::Rdtscp);
+        Some(match (is_rdtsc, begin == self.at) {
+            (true, true) => Some(Site::Begins),
             (true, false) => Some(Site::Prefixed),
-            (false, _) => valid.then_some(Site::Operand),
-        };
+            (false, _) => (!self.instruction.is_invalid()).then_some(Site::Operand),
+        })
+    }
+
+    fn last(mut self) -> Option<Site> {
+        loop {
+            if let Some(end) = self.step() {
+                return end;
+            }
+        }
     }
 }
 
-/// Every place where `pattern` occurs. Blocks without its first two bytes are passed over by a
-/// loop that the compiler can vectorise, because it does not stop early.
-fn places<'a>(code: &'a [u8], pattern: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+/// Every place where an RDTSC or RDTSCP may be. Blocks without one's first two bytes are passed
+/// over by a loop that the compiler can vectorise, because it does not stop early.
+fn places(code: &[u8]) -> impl Iterator<Item = usize> {
     const BLOCK: usize = 64;
-    let (first, second) = (pattern[0], pattern[1]);
+    let may_begin = |a: u8, b: u8| (a == RDTSC[0]) & ((b == RDTSC[1]) | (b == RDTSCP[1]));
     (0..code.len())
         .step_by(BLOCK)
         .filter(move |start| {
@@ -125,10 +172,10 @@ fn places<'a>(code: &'a [u8], pattern: &'a [u8]) -> impl Iterator<Item = usize> 
             block
                 .iter()
                 .zip(&block[1..])
-                .fold(false, |hit, (a, b)| hit | ((*a == first) & (*b == second)))
+                .fold(false, |hit, (a, b)| hit | may_begin(*a, *b))
         })
         .flat_map(move |start| start..code.len().min(start + BLOCK))
-        .filter(move |at| code[*at..].starts_with(pattern))
+        .filter(|at| code[*at..].starts_with(&RDTSC) || code[*at..].starts_with(&RDTSCP))
 }
 
 /// Every RDTSC in `code` by a full linear sweep: the oracle of the tests.

@@ -3,6 +3,7 @@
 use ext4_view::{Ext4, Ext4Error, Ext4Read, FileType};
 
 use super::super::read_at::Disk;
+use super::read_ahead::{Budget, ReadAhead};
 use super::{Node, Volume, VolumeError, collect_names, guarded};
 
 const NAME: &str = "ext4";
@@ -15,8 +16,11 @@ const GROUPS_MAX: u64 = 1 << 20;
 const DIR_BYTES_MAX: u64 = 16 << 20;
 /// Longest target of a link, in bytes, as Linux has it.
 const LINK_BYTES_MAX: u64 = 4096;
-/// Bytes that are read from one volume at most, read-ahead and repetitions included.
-const READ_BYTES_MAX: u64 = 16 << 30;
+/// Kernel and initrd at their largest, several times over.
+const BUDGET: Budget = Budget {
+    bytes: 16 << 30,
+    reads: 64 << 20,
+};
 
 pub(super) struct Ext4Volume {
     filesystem: Ext4,
@@ -25,10 +29,7 @@ pub(super) struct Ext4Volume {
 impl Ext4Volume {
     pub(super) fn open(disk: Disk) -> Result<Self, VolumeError> {
         check_superblock(&disk)?;
-        let reader = Reader {
-            disk,
-            budget_bytes: READ_BYTES_MAX,
-        };
+        let reader = Reader(ReadAhead::new(disk, BUDGET));
         let filesystem = guarded(NAME, || Ext4::load(Box::new(reader)).map_err(error))?;
         Ok(Self { filesystem })
     }
@@ -152,10 +153,7 @@ fn error(error: Ext4Error) -> VolumeError {
     }
 }
 
-struct Reader {
-    disk: Disk,
-    budget_bytes: u64,
-}
+struct Reader(ReadAhead);
 
 impl Ext4Read for Reader {
     fn read(
@@ -163,11 +161,7 @@ impl Ext4Read for Reader {
         start_byte: u64,
         dst: &mut [u8],
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync + 'static>> {
-        self.budget_bytes = self
-            .budget_bytes
-            .checked_sub(dst.len() as u64)
-            .ok_or("reading it takes no end")?;
-        self.disk.read_exact_at(start_byte, dst)?;
+        self.0.read(start_byte, dst)?;
         Ok(())
     }
 }

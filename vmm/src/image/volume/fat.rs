@@ -7,12 +7,15 @@ use fatfs::{Dir, DirEntry, FileSystem, FsOptions};
 
 use super::super::DIR_ENTRIES_MAX;
 use super::super::read_at::Disk;
+use super::read_ahead::{Budget, ReadAhead};
 use super::{Node, Volume, VolumeError, collect_names, guarded};
 
 const NAME: &str = "FAT";
-/// Reads from one volume at most. A directory or a FAT that runs in a circle would otherwise be
-/// followed for ever.
-const READS_MAX: u64 = 64 << 20;
+/// Kernel and initrd at their largest, several times over; fatfs asks for a few bytes at a time.
+const BUDGET: Budget = Budget {
+    bytes: 16 << 30,
+    reads: 64 << 20,
+};
 
 pub(super) struct FatVolume {
     // fatfs takes its disk mutably inside; a RefCell keeps two calls from meeting.
@@ -23,11 +26,8 @@ impl FatVolume {
     pub(super) fn open(disk: Disk) -> Result<Self, VolumeError> {
         check_boot_sector(&disk)?;
         let stream = Stream {
-            disk,
+            disk: ReadAhead::new(disk, BUDGET),
             position: 0,
-            buffer: [0; BUFFER_BYTES],
-            buffered: None,
-            reads_left: READS_MAX,
         };
         let options = FsOptions::new().update_accessed_date(false);
         let filesystem = guarded(NAME, || FileSystem::new(stream, options).map_err(error))?;
@@ -191,57 +191,17 @@ fn error(error: io::Error) -> VolumeError {
     }
 }
 
-const BUFFER_BYTES: usize = 4096;
-
-/// The disk as a stream that can't be written. fatfs reads a few bytes at a time, so that one
-/// block is kept.
+/// The disk as a stream that can't be written.
 struct Stream {
-    disk: Disk,
+    disk: ReadAhead,
     position: u64,
-    buffer: [u8; BUFFER_BYTES],
-    /// Where `buffer` is from, and how many bytes of it are filled.
-    buffered: Option<(u64, usize)>,
-    reads_left: u64,
-}
-
-impl Stream {
-    fn read_large(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let left = self.disk.len().saturating_sub(self.position);
-        let count = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        self.disk.read_exact_at(self.position, &mut buf[..count])?;
-        self.position += count as u64;
-        Ok(count)
-    }
-
-    fn fill(&mut self) -> io::Result<(u64, usize)> {
-        let block = self.position & !(BUFFER_BYTES as u64 - 1);
-        if let Some((start, filled)) = self.buffered
-            && start == block
-        {
-            return Ok((start, filled));
-        }
-        let left = self.disk.len().saturating_sub(block);
-        let filled = (BUFFER_BYTES as u64).min(left) as usize;
-        self.buffered = None;
-        self.disk.read_exact_at(block, &mut self.buffer[..filled])?;
-        self.buffered = Some((block, filled));
-        Ok((block, filled))
-    }
 }
 
 impl Read for Stream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.reads_left = self
-            .reads_left
-            .checked_sub(1)
-            .ok_or_else(|| io::Error::other("reading it takes no end"))?;
-        if buf.len() >= BUFFER_BYTES {
-            return self.read_large(buf);
-        }
-        let (start, filled) = self.fill()?;
-        let from = (self.position - start) as usize;
-        let count = filled.saturating_sub(from).min(buf.len());
-        buf[..count].copy_from_slice(&self.buffer[from..from + count]);
+        let left = self.disk.len().saturating_sub(self.position);
+        let count = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        self.disk.read(self.position, &mut buf[..count])?;
         self.position += count as u64;
         Ok(count)
     }

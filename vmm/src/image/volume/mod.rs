@@ -3,6 +3,7 @@
 mod ext4;
 mod fat;
 mod probe;
+mod read_ahead;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
