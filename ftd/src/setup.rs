@@ -99,7 +99,7 @@ impl Shell {
     pub fn empty_guest(&self) -> Result<Guest> {
         let supported = supported_cpuid(&self.kvm)?;
         let cpuid = cpu_model::cpuid(self.cpu_model, &supported)?;
-        let memory = vmm::memory::allocate(self.ram_bytes)?;
+        let memory = vmm::memory::Ram::allocate(self.ram_bytes)?;
         let vm = Vm::new(&self.kvm, memory, cpu_model::msr::CLOSED)?;
         let vcpu = Vcpu::new(&self.kvm, &vm, &cpuid)?;
         Ok(Guest::new(vm, vcpu, self.config.clone()))

@@ -45,6 +45,12 @@ pub enum Divergence {
         /// How many.
         extra: usize,
     },
+    /// The guest halted where the primary's ran on.
+    #[error("at {at:?} this guest waits for an interrupt, the primary's ran on")]
+    Idle {
+        /// Where.
+        at: Position,
+    },
     /// Registers or virtual time differ.
     #[error("at {at:?} the registers' digest is {found:#010x}, the primary's was {expected:#010x}")]
     Digest {

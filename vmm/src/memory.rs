@@ -3,28 +3,116 @@
 //! Two writers exist: the vCPU (KVM's dirty log) and the device models (vm-memory's bitmap). A
 //! snapshot carries the union of both.
 
+use std::ffi::c_void;
+use std::num::NonZeroUsize;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
 use devices::GuestMemory;
 use devices::layout::{PAGE_BYTES, RAM_BYTES_MAX};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use vm_memory::bitmap::AtomicBitmap;
 use vm_memory::{
     Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MmapRegion,
+    mmap::MmapRegionBuilder,
 };
 
 use crate::error::VmmError;
 
-/// Makes `bytes` of guest RAM from guest-physical address 0. `bytes` is a multiple of 4096 and at
-/// most 3 GiB.
-pub fn allocate(bytes: u64) -> Result<GuestMemory, VmmError> {
-    let refuse = |why: String| VmmError::Memory { bytes, why };
-    if bytes == 0 || bytes % PAGE_BYTES != 0 || bytes > RAM_BYTES_MAX {
-        return Err(refuse(format!(
-            "must be a multiple of {PAGE_BYTES} between {PAGE_BYTES} and {RAM_BYTES_MAX}"
-        )));
+/// Bytes of a huge page. KVM maps RAM by huge pages only where guest-physical and host-virtual
+/// address agree modulo this, and by 4 KiB pages, each with a fault of its own, elsewhere.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+/// Guest RAM and the mapping it lies in, which goes when the last clone goes.
+#[derive(Clone)]
+pub struct Ram {
+    memory: GuestMemory,
+    mapping: Arc<Mapping>,
+}
+
+impl std::ops::Deref for Ram {
+    type Target = GuestMemory;
+
+    fn deref(&self) -> &GuestMemory {
+        &self.memory
     }
-    let region = MmapRegion::<AtomicBitmap>::new(bytes as usize).map_err(|e| refuse(e.to_string()))?;
-    let region = GuestRegionMmap::new(region, GuestAddress(0))
-        .ok_or_else(|| refuse("address overflow".to_owned()))?;
-    GuestMemory::from_regions(vec![region]).map_err(|e| refuse(e.to_string()))
+}
+
+impl Ram {
+    /// Makes `bytes` of guest RAM from guest-physical address 0. `bytes` is a multiple of 4096 and
+    /// at most 3 GiB.
+    pub fn allocate(bytes: u64) -> Result<Ram, VmmError> {
+        let refuse = |why: String| VmmError::Memory { bytes, why };
+        if bytes == 0 || !bytes.is_multiple_of(PAGE_BYTES) || bytes > RAM_BYTES_MAX {
+            return Err(refuse(format!(
+                "must be a multiple of {PAGE_BYTES} between {PAGE_BYTES} and {RAM_BYTES_MAX}"
+            )));
+        }
+        let mapping = Mapping::new(bytes as usize).map_err(|error| refuse(error.to_string()))?;
+        let region = mapping.region(bytes as usize).map_err(refuse)?;
+        let region = GuestRegionMmap::new(region, GuestAddress(0))
+            .ok_or_else(|| refuse("address overflow".to_owned()))?;
+        let memory =
+            GuestMemory::from_regions(vec![region]).map_err(|error| refuse(error.to_string()))?;
+        Ok(Ram { memory, mapping: Arc::new(mapping) })
+    }
+
+    /// Where guest-physical address 0 is in this process.
+    pub fn host_address(&self) -> u64 {
+        self.mapping.aligned() as u64
+    }
+}
+
+/// Anonymous memory, large enough to hold RAM at a multiple of [`HUGE_PAGE_BYTES`].
+struct Mapping {
+    start: NonNull<c_void>,
+    bytes: usize,
+}
+
+// SAFETY: an address and a length; whoever reads and writes there does so through vm-memory's
+// volatile accesses, from any thread.
+#[allow(unsafe_code)]
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    #[allow(unsafe_code)]
+    fn new(ram_bytes: usize) -> nix::Result<Mapping> {
+        let bytes = ram_bytes + HUGE_PAGE_BYTES;
+        let length = NonZeroUsize::new(bytes).ok_or(nix::Error::EINVAL)?;
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+        // SAFETY: a new anonymous mapping wherever the kernel likes touches no existing memory.
+        let start = unsafe { mmap_anonymous(None, length, protection, flags)? };
+        Ok(Mapping { start, bytes })
+    }
+
+    fn aligned(&self) -> usize {
+        (self.start.as_ptr() as usize).next_multiple_of(HUGE_PAGE_BYTES)
+    }
+
+    #[allow(unsafe_code)]
+    fn region(&self, ram_bytes: usize) -> Result<MmapRegion<AtomicBitmap>, String> {
+        let page = NonZeroUsize::new(PAGE_BYTES as usize).ok_or("page size")?;
+        let builder =
+            MmapRegionBuilder::new_with_bitmap(ram_bytes, AtomicBitmap::new(ram_bytes, page))
+                .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+                .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
+        // SAFETY: `ram_bytes` from the aligned address on lie within the mapping, which is larger
+        // by the alignment, and `Ram` keeps it for as long as it hands the region out.
+        let builder = unsafe { builder.with_raw_mmap_pointer(self.aligned() as *mut u8) };
+        builder.build().map_err(|error| error.to_string())
+    }
+}
+
+impl Drop for Mapping {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, and no clone of the `Ram` that it belongs to is left.
+        let _ = unsafe { munmap(self.start, self.bytes) };
+    }
 }
 
 /// Size of guest RAM in bytes.
@@ -110,7 +198,7 @@ mod tests {
 
     #[test]
     fn device_writes_are_found_once() {
-        let memory = allocate(1 << 20).unwrap();
+        let memory = Ram::allocate(1 << 20).unwrap();
         memory.write_obj(7u32, GuestAddress(5 * 4096 + 4094)).unwrap();
         let mut dirty = PageSet::empty(1 << 20);
         take_device_dirty(&memory, &mut dirty);
@@ -121,9 +209,18 @@ mod tests {
     }
 
     #[test]
+    fn ram_is_aligned_for_huge_pages() {
+        let memories: Vec<_> = (0..4).map(|_| Ram::allocate(16 << 20).unwrap()).collect();
+        for memory in &memories {
+            let host = memory.host_address() as usize;
+            assert_eq!(host % HUGE_PAGE_BYTES, 0);
+        }
+    }
+
+    #[test]
     fn sizes_that_make_no_sense_are_refused() {
         for bytes in [0, 4095, RAM_BYTES_MAX + 4096] {
-            assert!(allocate(bytes).is_err());
+            assert!(Ram::allocate(bytes).is_err());
         }
     }
 }

@@ -69,6 +69,7 @@ fn precopy(
 ) -> Result<Option<PageSet>, vmm::VmmError> {
     let bytes = ram_bytes(ram.memory());
     let mut dirty = PageSet::empty(bytes);
+    ram.log(true)?;
     // What was written up to here goes with the first round.
     ram.take_dirty(&mut dirty)?;
     dirty.clear();

@@ -251,6 +251,7 @@ impl<S: Sink> Live<S> {
         match order {
             Order::BeginLog { first, pages } => {
                 self.sink.clone_ready(first)?;
+                self.guest.dirty_ram().log(true)?;
                 self.recorder = Some(Recorder::new(first, self.options.policy));
                 self.guest.mark_dirty(pages.iter());
                 self.snapshot()?;
@@ -258,6 +259,7 @@ impl<S: Sink> Live<S> {
             }
             Order::EndLog => {
                 self.recorder = None;
+                self.guest.dirty_ram().log(false)?;
                 self.inbox.set_patience(Duration::ZERO);
             }
             Order::Stop => {

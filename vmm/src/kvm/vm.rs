@@ -9,11 +9,10 @@ use kvm_bindings::{
     kvm_cpuid_entry2, kvm_enable_cap, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VmFd};
-use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 use crate::cpu_model::msr::MsrRange;
 use crate::error::VmmError;
-use crate::memory::{PageSet, ram_bytes, take_device_dirty};
+use crate::memory::{PageSet, Ram, ram_bytes, take_device_dirty};
 
 /// The slot that holds all of guest RAM.
 const RAM_SLOT: u32 = 0;
@@ -51,23 +50,41 @@ pub fn supported_cpuid(kvm: &Kvm) -> Result<Vec<kvm_cpuid_entry2>, VmmError> {
         .to_vec())
 }
 
-/// A VM: guest RAM in one slot with its dirty log on.
+/// A VM: guest RAM in one slot.
 pub struct Vm {
     fd: Arc<VmFd>,
-    memory: GuestMemory,
+    memory: Ram,
 }
 
 /// Guest RAM and its dirty log, for a thread beside the vCPU's (the pre-copy of a live clone).
 #[derive(Clone)]
 pub struct DirtyRam {
     fd: Arc<VmFd>,
-    memory: GuestMemory,
+    memory: Ram,
 }
 
 impl DirtyRam {
     /// Guest RAM.
     pub fn memory(&self) -> &GuestMemory {
         &self.memory
+    }
+
+    /// Starts or stops KVM's log of pages that the vCPU writes. Off at first: with it on, KVM maps
+    /// every page by itself and faults on its first write.
+    #[allow(unsafe_code)]
+    pub fn log(&self, on: bool) -> Result<(), VmmError> {
+        let bytes = ram_bytes(&self.memory);
+        let region = kvm_userspace_memory_region {
+            slot: RAM_SLOT,
+            flags: if on { KVM_MEM_LOG_DIRTY_PAGES } else { 0 },
+            guest_phys_addr: 0,
+            memory_size: bytes,
+            userspace_addr: self.memory.host_address(),
+        };
+        // SAFETY: the mapping is `bytes` long. Whoever holds the VM's descriptor (the Vm, its
+        // vCPU's owner, a DirtyRam) holds a clone of the memory too, so it is not unmapped before.
+        unsafe { self.fd.set_user_memory_region(region) }
+            .map_err(VmmError::ioctl("KVM_SET_USER_MEMORY_REGION"))
     }
 
     /// Moves the pages written (by vCPU or device) since the last call, here or on the [`Vm`],
@@ -85,7 +102,7 @@ impl DirtyRam {
 
 impl Vm {
     /// Makes a VM over `memory`, whose accesses to `closed` MSRs exit to user space.
-    pub fn new(kvm: &Kvm, memory: GuestMemory, closed: &[MsrRange]) -> Result<Vm, VmmError> {
+    pub fn new(kvm: &Kvm, memory: Ram, closed: &[MsrRange]) -> Result<Vm, VmmError> {
         let fd = kvm.create_vm().map_err(VmmError::ioctl("KVM_CREATE_VM"))?;
         fd.enable_cap(&kvm_enable_cap {
             cap: KVM_CAP_X86_USER_SPACE_MSR,
@@ -107,29 +124,9 @@ impl Vm {
         // They lie in device space, where no RAM is. kvm_amd ignores them.
         let _ = fd.set_identity_map_address(0xfeff_c000);
         let _ = fd.set_tss_address(0xfeff_d000);
-        let bytes = ram_bytes(&memory);
         let vm = Vm { fd: Arc::new(fd), memory };
-        vm.map_ram(bytes)?;
+        vm.dirty_ram().log(false)?;
         Ok(vm)
-    }
-
-    #[allow(unsafe_code)]
-    fn map_ram(&self, bytes: u64) -> Result<(), VmmError> {
-        let host = self.memory.get_host_address(GuestAddress(0)).map_err(|e| VmmError::Memory {
-            bytes,
-            why: e.to_string(),
-        })?;
-        let region = kvm_userspace_memory_region {
-            slot: RAM_SLOT,
-            flags: KVM_MEM_LOG_DIRTY_PAGES,
-            guest_phys_addr: 0,
-            memory_size: bytes,
-            userspace_addr: host as u64,
-        };
-        // SAFETY: the mapping is `bytes` long. Whoever holds the VM's descriptor (this, its vCPU's
-        // owner, a DirtyRam) holds a clone of the memory too, so it is not unmapped before.
-        unsafe { self.fd.set_user_memory_region(region) }
-            .map_err(VmmError::ioctl("KVM_SET_USER_MEMORY_REGION"))
     }
 
     /// The file descriptor, to make vCPUs on.
