@@ -10,7 +10,7 @@ use crate::wire::{GFN_END, Reader};
 ///
 /// # Errors
 ///
-/// When the bytes are not an encoding that [`EpochBuilder`] makes; the error says where.
+/// When the bytes are not an encoding that [`EpochBuilder`](super::EpochBuilder) makes; the error says where.
 pub fn decode_epoch(epoch: Epoch, bytes: &[u8]) -> Result<Vec<Entry>, CodecError> {
     EpochReader::new(epoch, bytes).collect()
 }
