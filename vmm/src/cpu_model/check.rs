@@ -3,7 +3,7 @@
 
 use kvm_bindings::kvm_cpuid_entry2;
 
-use super::features::{AMD, COMMON, Feature, INTEL, Register};
+use super::features::{AMD, COMMON, Feature, INTEL, INTEL_V2, Register, V2};
 use super::leaves::register;
 
 /// The registers that hold feature bits; all others hold numbers, which need no support.
@@ -55,7 +55,7 @@ fn name(function: u32, which: Register, bit: u32) -> String {
     let known = |feature: &&Feature| {
         feature.function == function && feature.register == which && feature.bit == bit
     };
-    [COMMON, AMD, INTEL]
+    [COMMON, V2, AMD, INTEL, INTEL_V2]
         .into_iter()
         .flatten()
         .find(known)

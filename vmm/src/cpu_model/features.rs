@@ -37,7 +37,8 @@ const fn feature(function: u32, register: Register, bit: u32, name: &'static str
     }
 }
 
-/// In every model (SDM vol. 2A, CPUID; APM vol. 3, appendix E).
+/// In every model: x86-64's baseline, CMPXCHG16B, LAHF and x2APIC (SDM vol. 2A, CPUID; APM vol. 3,
+/// appendix E).
 pub const COMMON: &[Feature] = &[
     feature(1, Edx, 0, "fpu"),
     feature(1, Edx, 2, "de"),
@@ -56,25 +57,29 @@ pub const COMMON: &[Feature] = &[
     feature(1, Edx, 24, "fxsr"),
     feature(1, Edx, 25, "sse"),
     feature(1, Edx, 26, "sse2"),
-    feature(1, Ecx, 0, "sse3"),
-    feature(1, Ecx, 9, "ssse3"),
     feature(1, Ecx, 13, "cx16"),
-    feature(1, Ecx, 19, "sse4_1"),
-    feature(1, Ecx, 20, "sse4_2"),
     feature(1, Ecx, 21, "x2apic"),
-    feature(1, Ecx, 23, "popcnt"),
     feature(1, Ecx, 31, "hypervisor"),
-    feature(7, Ebx, 0, "fsgsbase"),
-    feature(7, Ebx, 7, "smep"),
-    feature(7, Ebx, 20, "smap"),
     feature(0x8000_0001, Ecx, 0, "lahf_lm"),
     feature(0x8000_0001, Edx, 11, "syscall"),
     feature(0x8000_0001, Edx, 20, "nx"),
-    feature(0x8000_0001, Edx, 26, "pdpe1gb"),
     feature(0x8000_0001, Edx, 29, "lm"),
 ];
 
-/// In the AMD model only. AMD repeats leaf 1's older bits in leaf 8000_0001h.
+/// In the models of level v2: the instructions of x86-64-v2, and what supervisor code gains from.
+pub const V2: &[Feature] = &[
+    feature(1, Ecx, 0, "sse3"),
+    feature(1, Ecx, 9, "ssse3"),
+    feature(1, Ecx, 19, "sse4_1"),
+    feature(1, Ecx, 20, "sse4_2"),
+    feature(1, Ecx, 23, "popcnt"),
+    feature(7, Ebx, 0, "fsgsbase"),
+    feature(7, Ebx, 7, "smep"),
+    feature(7, Ebx, 20, "smap"),
+    feature(0x8000_0001, Edx, 26, "pdpe1gb"),
+];
+
+/// In the AMD models only. AMD repeats leaf 1's older bits in leaf 8000_0001h.
 pub const AMD: &[Feature] = &[
     feature(0x8000_0001, Edx, 0, "fpu"),
     feature(0x8000_0001, Edx, 2, "de"),
@@ -92,8 +97,11 @@ pub const AMD: &[Feature] = &[
     feature(0x8000_0001, Edx, 24, "fxsr"),
 ];
 
-/// In the Intel model only.
-pub const INTEL: &[Feature] = &[feature(6, Eax, 2, "arat"), feature(7, Ebx, 9, "erms")];
+/// In the Intel models only.
+pub const INTEL: &[Feature] = &[feature(6, Eax, 2, "arat")];
+
+/// In the Intel models of level v2 only.
+pub const INTEL_V2: &[Feature] = &[feature(7, Ebx, 9, "erms")];
 
 /// In no model, ever: each lets non-determinism in, or needs what a model can't give.
 pub const NEVER: &[Feature] = &[

@@ -6,7 +6,7 @@
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 
 use super::CpuModel;
-use super::features::{AMD, COMMON, Feature, INTEL, Register};
+use super::features::{AMD, COMMON, Feature, INTEL, INTEL_V2, Register, V2};
 
 /// Leaf of the hypervisor's signature.
 pub const HYPERVISOR: u32 = 0x4000_0000;
@@ -24,33 +24,19 @@ const EXTENDED_MAX: u32 = 0x8000_0008;
 #[must_use]
 pub fn of(model: CpuModel) -> Vec<kvm_cpuid_entry2> {
     let mut leaves = Leaves(Vec::new());
-    let own = match model {
-        CpuModel::V2Amd => {
-            leaves.common(
-                b"AuthenticAMD",
-                Version {
-                    family: 0x17,
-                    model: 0x31,
-                    stepping: 0,
-                },
-            );
-            leaves.amd();
-            AMD
-        }
-        CpuModel::V2Intel => {
-            leaves.common(
-                b"GenuineIntel",
-                Version {
-                    family: 6,
-                    model: 0x1a,
-                    stepping: 3,
-                },
-            );
-            leaves.intel();
-            INTEL
-        }
+    let features: &[&[Feature]] = match model {
+        CpuModel::V1Amd => &[COMMON, AMD],
+        CpuModel::V1Intel => &[COMMON, INTEL],
+        CpuModel::V2Amd => &[COMMON, V2, AMD],
+        CpuModel::V2Intel => &[COMMON, V2, INTEL, INTEL_V2],
     };
-    for feature in COMMON.iter().chain(own) {
+    match model {
+        CpuModel::V1Amd => leaves.amd("ftd virtual CPU, x86-64, AMD"),
+        CpuModel::V2Amd => leaves.amd("ftd virtual CPU, x86-64-v2, AMD"),
+        CpuModel::V1Intel => leaves.intel("ftd virtual CPU, x86-64, Intel"),
+        CpuModel::V2Intel => leaves.intel("ftd virtual CPU, x86-64-v2, Intel"),
+    }
+    for feature in features.iter().copied().flatten() {
         leaves.set(feature);
     }
     leaves.0
@@ -113,8 +99,16 @@ impl Leaves {
         }
     }
 
-    fn amd(&mut self) {
-        self.brand(b"ftd virtual CPU, x86-64-v2, AMD");
+    fn amd(&mut self, brand: &str) {
+        self.common(
+            b"AuthenticAMD",
+            Version {
+                family: 0x17,
+                model: 0x31,
+                stepping: 0,
+            },
+        );
+        self.brand(brand);
         self.add(4, Some(0), [0; 4]);
         // AMD repeats the signature.
         let signature = self.entry(1).eax;
@@ -129,8 +123,16 @@ impl Leaves {
         self.add(0x8000_0008, None, [48 << 8 | 40, 0, 0, 0]);
     }
 
-    fn intel(&mut self) {
-        self.brand(b"ftd virtual CPU, x86-64-v2, Intel");
+    fn intel(&mut self, brand: &str) {
+        self.common(
+            b"GenuineIntel",
+            Version {
+                family: 6,
+                model: 0x1a,
+                stepping: 3,
+            },
+        );
+        self.brand(brand);
         // Leaf 2: "see leaf 4", and TLBs that Linux only prints.
         self.entry(2).eax = 0x00ff_5a01;
         // Leaf 4: type and level, ways, line of 64 bytes, sets. One core, one thread.
@@ -160,9 +162,9 @@ impl Leaves {
     }
 
     /// The brand string, in three leaves.
-    fn brand(&mut self, text: &[u8]) {
+    fn brand(&mut self, text: &str) {
         let mut brand = [0; 48];
-        brand[..text.len()].copy_from_slice(text);
+        brand[..text.len()].copy_from_slice(text.as_bytes());
         for (leaf, bytes) in (0x8000_0002..).zip(brand.chunks_exact(16)) {
             let mut values = [0; 4];
             for (value, bytes) in values.iter_mut().zip(bytes.chunks_exact(4)) {

@@ -1,8 +1,9 @@
 //! The named CPU models a guest can have.
 //!
 //! A guest's CPU is fixed by the name of its model, never taken from the host: both hosts must
-//! show the guest the same CPU, and the same one after a fail-over. A model is x86-64-v2 with what
-//! supervisor code gains from, less everything that would bring non-determinism:
+//! show the guest the same CPU, and the same one after a fail-over. There is a level v2 (x86-64-v2
+//! with what supervisor code gains from) and a level v1 (the baseline, for hosts whose KVM offers
+//! little), for each vendor, less everything that would bring non-determinism:
 //!
 //! | hidden | why |
 //! |---|---|
@@ -34,6 +35,10 @@ use kvm_bindings::kvm_cpuid_entry2;
 /// A CPU model: what CPUID says, all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum CpuModel {
+    /// The x86-64 baseline as an AMD CPU of family 17h: for hosts whose KVM offers little.
+    V1Amd,
+    /// The x86-64 baseline as an Intel CPU of the Nehalem generation.
+    V1Intel,
     /// x86-64-v2 as an AMD CPU of family 17h (Zen 2).
     V2Amd,
     /// x86-64-v2 as an Intel CPU of the Nehalem generation.
@@ -70,12 +75,14 @@ pub enum CpuModelError {
 
 impl CpuModel {
     /// Every model.
-    pub const ALL: [Self; 2] = [Self::V2Amd, Self::V2Intel];
+    pub const ALL: [Self; 4] = [Self::V1Amd, Self::V1Intel, Self::V2Amd, Self::V2Intel];
 
     /// The name under which users, logs and handshakes know the model.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::V1Amd => "ftd-v1-amd",
+            Self::V1Intel => "ftd-v1-intel",
             Self::V2Amd => "ftd-v2-amd",
             Self::V2Intel => "ftd-v2-intel",
         }
@@ -87,26 +94,31 @@ impl CpuModel {
         Self::ALL.into_iter().find(|model| model.name() == name)
     }
 
-    /// The model for a host with this KVM_GET_SUPPORTED_CPUID: that of its vendor, because a guest
-    /// of another vendor's CPU meets instructions and MSRs that behave otherwise.
+    /// The best model for a host with this KVM_GET_SUPPORTED_CPUID. Its vendor is the host's,
+    /// because a guest of another vendor's CPU meets instructions and MSRs that behave otherwise.
     ///
     /// # Errors
     ///
-    /// The host's vendor has no model.
+    /// The host's vendor has no model, or the host supports none.
     pub fn for_host(host_supported: &[kvm_cpuid_entry2]) -> Result<Self, CpuModelError> {
         let vendor = host_supported
             .iter()
             .find(|entry| entry.function == 0)
             .map(leaves::vendor)
             .unwrap_or_default();
-        match &vendor {
+        let (best, least) = match &vendor {
             // Hygon's CPUs are Zen, under another name.
-            b"AuthenticAMD" | b"HygonGenuine" => Ok(Self::V2Amd),
-            b"GenuineIntel" => Ok(Self::V2Intel),
-            other => Err(CpuModelError::Vendor {
-                vendor: String::from_utf8_lossy(other).into_owned(),
-            }),
-        }
+            b"AuthenticAMD" | b"HygonGenuine" => (Self::V2Amd, Self::V1Amd),
+            b"GenuineIntel" => (Self::V2Intel, Self::V1Intel),
+            other => {
+                return Err(CpuModelError::Vendor {
+                    vendor: String::from_utf8_lossy(other).into_owned(),
+                });
+            }
+        };
+        cpuid(best, host_supported)
+            .map(|_| best)
+            .or_else(|_| cpuid(least, host_supported).map(|_| least))
     }
 }
 
@@ -143,7 +155,7 @@ impl FromStr for CpuModel {
 }
 
 fn names() -> String {
-    CpuModel::ALL.map(CpuModel::name).join(" and ")
+    CpuModel::ALL.map(CpuModel::name).join(", ")
 }
 
 #[cfg(test)]

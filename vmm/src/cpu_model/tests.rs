@@ -1,4 +1,4 @@
-use super::features::{AMD, COMMON, INTEL, NEVER};
+use super::features::{AMD, COMMON, INTEL, INTEL_V2, NEVER, V2};
 use super::*;
 
 fn host(model: CpuModel) -> Vec<kvm_cpuid_entry2> {
@@ -21,15 +21,40 @@ fn has(leaves: &[kvm_cpuid_entry2], feature: &features::Feature) -> bool {
 
 #[test]
 fn a_model_has_its_features_and_none_of_the_forbidden() {
-    for (model, own) in [(CpuModel::V2Amd, AMD), (CpuModel::V2Intel, INTEL)] {
+    let of: [(CpuModel, &[&[features::Feature]]); 4] = [
+        (CpuModel::V1Amd, &[COMMON, AMD]),
+        (CpuModel::V1Intel, &[COMMON, INTEL]),
+        (CpuModel::V2Amd, &[COMMON, V2, AMD]),
+        (CpuModel::V2Intel, &[COMMON, V2, INTEL, INTEL_V2]),
+    ];
+    for (model, wanted) in of {
         let leaves = cpuid(model, &host(model)).unwrap();
-        for feature in COMMON.iter().chain(own) {
+        for feature in wanted.iter().copied().flatten() {
             assert!(has(&leaves, feature), "{model} lacks {}", feature.name);
         }
         for feature in NEVER {
             assert!(!has(&leaves, feature), "{model} has {}", feature.name);
         }
     }
+}
+
+#[test]
+fn a_host_that_offers_less_gets_a_lesser_model() {
+    let mut host = host(CpuModel::V2Amd);
+    for entry in &mut host {
+        if entry.function == 7 {
+            entry.ebx = 0;
+        }
+    }
+    assert_eq!(CpuModel::for_host(&host), Ok(CpuModel::V1Amd));
+    host.retain(|entry| entry.function != 1);
+    assert!(matches!(
+        CpuModel::for_host(&host),
+        Err(CpuModelError::Missing {
+            model: CpuModel::V1Amd,
+            ..
+        })
+    ));
 }
 
 #[test]
@@ -95,7 +120,8 @@ fn names_go_both_ways() {
     let error = "max".parse::<CpuModel>().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "there is no CPU model \"max\"; ftd has ftd-v2-amd and ftd-v2-intel"
+        "there is no CPU model \"max\"; ftd has ftd-v1-amd, ftd-v1-intel, ftd-v2-amd, \
+         ftd-v2-intel"
     );
 }
 

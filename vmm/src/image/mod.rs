@@ -7,7 +7,7 @@
 //!
 //! The image is not trusted: reads are bounded, sizes are checked before memory is taken, links
 //! are followed here ([`path`]) and not by the filesystem crates, and a panic in one of those
-//! crates ends as an error (see [`volume::guarded`]).
+//! crates ends as an error (`volume::guarded`).
 
 pub mod bls;
 mod error;

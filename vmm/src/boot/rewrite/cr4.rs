@@ -10,7 +10,7 @@
 //! bts $4,%ecx; mov %rcx,%cr4                                      (later)
 //! ```
 //!
-//! So the code is followed from its entry ([`super::follow`]) with what is known about bit 2 of
+//! So the code is followed from its entry (`follow`) with what is known about bit 2 of
 //! each register. Where a value without it reaches CR4, the last immediate operand that could have
 //! set it gets it, and the code is followed again, until every load of CR4 keeps TSD or nothing
 //! more can be changed.

@@ -23,7 +23,7 @@ fn debians_links_are_followed_on_every_kind_of_disk() {
     let root = debian_root();
     for (bytes, place) in [
         (root.clone(), "the disk"),
-        (mbr(&[root.clone()]), "partition 1"),
+        (mbr(std::slice::from_ref(&root)), "partition 1"),
         (mbr_logical(&[fat(&[]), root.clone()]), "partition 6"),
         (gpt(&[fat(&[]), root]), "partition 2"),
     ] {
