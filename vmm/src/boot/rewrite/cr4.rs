@@ -30,6 +30,13 @@ pub struct Kept {
     pub patches: usize,
 }
 
+/// Whether the bytes of a MOV to CR4 occur in `code` at all, be it as an operand.
+#[must_use]
+pub fn may_load(code: &[u8]) -> bool {
+    code.windows(3)
+        .any(|bytes| matches!(bytes, [0x0f, 0x22, 0xe0..=0xe7]))
+}
+
 /// Changes the code in `view` that starts at the linked address `entry` with CR4.TSD set, so that
 /// TSD stays set. If that can't be done, nothing is changed.
 pub fn keep_tsd(view: &mut View, entry: u64) -> Kept {

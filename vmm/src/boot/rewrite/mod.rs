@@ -29,7 +29,8 @@ pub struct RewriteReport {
     /// RDTSCP instructions. CPUID hides RDTSCP, so none of them should run; Linux patches them in
     /// only where CPUID has it.
     pub rdtscp_sites: usize,
-    /// Whether every load of CR4 on the start-up path, of which there is at least one, keeps TSD.
+    /// Whether CR4.TSD survives: every load of CR4 on the start-up path, of which there is at least
+    /// one, keeps it; or there is no load of CR4 anywhere, as in tiny guests.
     pub cr4_site: bool,
     /// Immediate operands that were changed for it.
     pub cr4_patches: usize,
@@ -69,8 +70,9 @@ pub fn close_rdtsc(file: &mut [u8]) -> Result<RewriteReport, ElfError> {
         report.rdtsc_left += found.left;
         report.rdtscp_sites += found.rdtscp;
     }
+    let loads_cr4 = code.iter().any(|code| cr4::may_load(&file[range(code)]));
     let kept = cr4::keep_tsd(&mut view::View::new(file, segments), entry);
-    report.cr4_site = kept.kept;
+    report.cr4_site = kept.kept || !loads_cr4;
     report.cr4_patches = kept.patches;
     Ok(report)
 }

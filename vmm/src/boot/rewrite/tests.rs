@@ -87,10 +87,17 @@ fn code_that_keeps_cr4_needs_no_change() {
 }
 
 #[test]
+fn code_that_never_loads_cr4_keeps_it() {
+    let (report, after) = closed(&[0x90, 0xf4]);
+    assert!(report.is_closed());
+    assert_eq!((report.cr4_patches, &after[..]), (0, &[0x90, 0xf4][..]));
+}
+
+#[test]
 fn what_can_not_be_kept_is_left_alone_and_reported() {
     let codes: [&[u8]; 3] = [
-        // No load of CR4.
-        &[0x90, 0xf4],
+        // Not found: call *%rax, which does not come back; jmp *%rax; mov %rax,%cr4
+        &[0xff, 0xd0, 0xff, 0xe0, 0x0f, 0x22, 0xe0],
         // From memory: mov (%rdi),%rcx; mov %rcx,%cr4; hlt
         &[0x48, 0x8b, 0x0f, 0x0f, 0x22, 0xe1, 0xf4],
         // mov $0x20,%eax; mov %rax,%cr4; xor %eax,%eax; mov %rax,%cr4; hlt
