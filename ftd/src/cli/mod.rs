@@ -19,6 +19,8 @@ use tracing_subscriber::EnvFilter;
 
 pub use options::GuestOptions;
 
+use crate::drill::cli::{DrillArgs, LedgerClientArgs};
+
 /// Fault tolerance for virtual machines: a guest runs on two hosts at once, and losing one of them
 /// loses no acknowledged write, no packet a client has seen, and no TCP connection.
 #[derive(Debug, Parser)]
@@ -37,6 +39,11 @@ enum Command {
     Primary(primary::Options),
     /// Join a primary, follow its guest, and take over when it is lost.
     Backup(backup::Options),
+    /// Kill a side of a pair on purpose, and see what was lost: nothing.
+    Drill(Box<DrillArgs>),
+    /// The drill's client, which keeps a ledger of acknowledged writes.
+    #[command(hide = true)]
+    LedgerClient(LedgerClientArgs),
     /// Prepare a shared block device for the test-and-set.
     FormatShared(format_shared::Options),
     /// Run a guest on this host alone, without a log.
@@ -45,6 +52,11 @@ enum Command {
     Record(record::Options),
     /// Run a guest again from its log, and check that it ends in the same state.
     Replay(replay_log::Options),
+}
+
+/// A failed drill has said so itself, but ftd must not end as if all were well.
+fn verdict(passed: anyhow::Result<bool>) -> anyhow::Result<()> {
+    if passed? { Ok(()) } else { anyhow::bail!("the drill failed; its report says where") }
 }
 
 /// Parses the command line and carries it out.
@@ -60,6 +72,8 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Primary(options) => primary::run(&options),
         Command::Backup(options) => backup::run(&options),
+        Command::Drill(options) => verdict(options.run()),
+        Command::LedgerClient(options) => verdict(options.run()),
         Command::FormatShared(options) => format_shared::run(&options),
         Command::Run(options) => run_alone::run(&options),
         Command::Record(options) => record::run(&options),
