@@ -52,7 +52,11 @@ impl Shell {
         if let Some(image) = &options.image {
             let disk = Disk::open(
                 image,
-                &DiskOptions { format: options.image_format, read_only: false, direct: shared },
+                &DiskOptions {
+                    format: options.image_format,
+                    read_only: false,
+                    direct: shared,
+                },
             )?;
             disks.push(Arc::new(disk));
         }
@@ -92,7 +96,13 @@ impl Shell {
             Some(model) => model,
             None => CpuModel::for_host(&supported)?,
         };
-        Ok(Shell { kvm, cpu_model, ram_bytes, config, disks })
+        Ok(Shell {
+            kvm,
+            cpu_model,
+            ram_bytes,
+            config,
+            disks,
+        })
     }
 
     /// A guest with zeroed RAM and registers, for a snapshot to be loaded into.
@@ -144,13 +154,18 @@ impl Shell {
         let mut files = match (&options.kernel, self.disks.first()) {
             (Some(kernel), _) => BootFiles {
                 kernel: read(kernel, "kernel")?,
-                initrd: options.initrd.as_deref().map(|path| read(path, "initrd")).transpose()?,
+                initrd: options
+                    .initrd
+                    .as_deref()
+                    .map(|path| read(path, "initrd"))
+                    .transpose()?,
                 cmdline: String::new(),
                 described_by: kernel.display().to_string(),
             },
             (None, Some(disk)) => {
-                let mut files = find_boot_files(&(Arc::clone(disk) as Arc<dyn ReadAt + Send + Sync>))
-                    .with_context(|| format!("cannot boot from {}", disk.path().display()))?;
+                let mut files =
+                    find_boot_files(&(Arc::clone(disk) as Arc<dyn ReadAt + Send + Sync>))
+                        .with_context(|| format!("cannot boot from {}", disk.path().display()))?;
                 files.described_by = format!("{}: {}", disk.path().display(), files.described_by);
                 files
             }
@@ -164,5 +179,6 @@ impl Shell {
 }
 
 fn read(path: &Path, what: &str) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("cannot read {what} {}", PathBuf::from(path).display()))
+    std::fs::read(path)
+        .with_context(|| format!("cannot read {what} {}", PathBuf::from(path).display()))
 }

@@ -18,6 +18,7 @@ use vmm::memory::PageSet;
 
 use crate::cli::GuestOptions;
 use crate::daemon::held::Held;
+use crate::host::clock::VirtualClock;
 use crate::outside::backends::Backends;
 use crate::outside::outbox::{Outbox, Outgoing};
 use crate::outside::sink::VcpuSink;
@@ -26,7 +27,6 @@ use crate::run::inbox::{Inbox, Order};
 use crate::run::live::{Ended, Live, LiveCounters, LiveOptions};
 use crate::setup::{Booted, Shell};
 use crate::signals;
-use crate::host::clock::VirtualClock;
 
 const OUTBOX: Token = Token(0);
 const TAP: Token = Token(1);
@@ -79,7 +79,11 @@ pub fn run(
     let outbox = Arc::new(Outbox::new(Waker::new(registry, OUTBOX)?));
     let inbox = Arc::new(Inbox::default());
     let mut backends = Backends::open(options, &shell.disks, Arc::clone(&inbox), true)?;
-    registry.register(&mut SourceFd(&stop_signals.as_raw_fd()), SIGNALS, Interest::READABLE)?;
+    registry.register(
+        &mut SourceFd(&stop_signals.as_raw_fd()),
+        SIGNALS,
+        Interest::READABLE,
+    )?;
     if let Some(tap) = backends.tap_fd() {
         registry.register(&mut SourceFd(&tap), TAP, Interest::READABLE)?;
     }
@@ -91,7 +95,10 @@ pub fn run(
         None => None,
     };
     if log.is_some() {
-        inbox.order(Order::BeginLog { first: 1, pages: all_pages(shell.ram_bytes) });
+        inbox.order(Order::BeginLog {
+            first: 1,
+            pages: all_pages(shell.ram_bytes),
+        });
     }
     let started = Instant::now();
     let thread = start(guest, &backends, &inbox, &outbox, solo, log.is_some())?;
@@ -104,7 +111,11 @@ pub fn run(
     let mut ended = false;
     let mut items = VecDeque::new();
     while !ended {
-        let timeout = if tap_ready { Duration::ZERO } else { Duration::from_millis(100) };
+        let timeout = if tap_ready {
+            Duration::ZERO
+        } else {
+            Duration::from_millis(100)
+        };
         match poll.poll(&mut events, Some(timeout)) {
             Err(error) if error.kind() != ErrorKind::Interrupted => {
                 return Err(error).context("cannot wait for events");
@@ -123,7 +134,10 @@ pub fn run(
                 _ => {}
             }
         }
-        if solo.stop_after.is_some_and(|limit| started.elapsed() >= limit) {
+        if solo
+            .stop_after
+            .is_some_and(|limit| started.elapsed() >= limit)
+        {
             inbox.order(Order::Stop);
         }
         outbox.take(&mut items);
@@ -151,7 +165,9 @@ pub fn run(
         }
     }
     let joined = thread.join();
-    let Ok(outcome) = joined else { bail!("the vCPU thread panicked; this is a defect of ftd") };
+    let Ok(outcome) = joined else {
+        bail!("the vCPU thread panicked; this is a defect of ftd")
+    };
     let (end, guest, counters, state) = outcome?;
     backends.flush();
     tracing::trace!("the machine at its end: {:#?}", guest.machine().save());
@@ -181,18 +197,27 @@ fn start(
     let sink = VcpuSink::new(Arc::clone(inbox), Arc::clone(outbox), backends.disks());
     let inbox = Arc::clone(inbox);
     let outbox = Arc::clone(outbox);
-    let live = LiveOptions { wait_for_log: logged, ..solo.live };
-    let thread = std::thread::Builder::new().name("vcpu".to_owned()).spawn(move || {
-        let clock = VirtualClock::new(guest.machine().now());
-        let outcome = Live::new(guest, sink, inbox, clock, live).and_then(Live::run).and_then(
-            |(ended, mut guest, _, counters)| {
-                let state = if logged { Some(guest.state_hash()?) } else { None };
-                Ok((ended, guest, counters, state))
-            },
-        );
-        outbox.push(Outgoing::Ended);
-        outcome
-    })?;
+    let live = LiveOptions {
+        wait_for_log: logged,
+        ..solo.live
+    };
+    let thread = std::thread::Builder::new()
+        .name("vcpu".to_owned())
+        .spawn(move || {
+            let clock = VirtualClock::new(guest.machine().now());
+            let outcome = Live::new(guest, sink, inbox, clock, live)
+                .and_then(Live::run)
+                .and_then(|(ended, mut guest, _, counters)| {
+                    let state = if logged {
+                        Some(guest.state_hash()?)
+                    } else {
+                        None
+                    };
+                    Ok((ended, guest, counters, state))
+                });
+            outbox.push(Outgoing::Ended);
+            outcome
+        })?;
     Ok(thread)
 }
 
@@ -220,7 +245,12 @@ impl LogFile {
             cmdline: booted.cmdline.clone(),
             kernel_blake3: booted.kernel_blake3.clone(),
             initrd_blake3: booted.initrd_blake3.clone(),
-            disk_bytes: shell.config.disks.iter().map(|disk| disk.capacity_bytes).collect(),
+            disk_bytes: shell
+                .config
+                .disks
+                .iter()
+                .map(|disk| disk.capacity_bytes)
+                .collect(),
             clock: "exit".to_owned(),
             boot_time_ns: shell.config.boot_unix_seconds * 1_000_000_000,
             first_epoch: 1,
@@ -229,12 +259,18 @@ impl LogFile {
             .with_context(|| format!("cannot write the log to {}", path.display()))?;
         let writer = LogWriter::create(BufWriter::with_capacity(1 << 20, file), &header)
             .with_context(|| format!("cannot write the log to {}", path.display()))?;
-        Ok(LogFile { writer, path: path.to_owned() })
+        Ok(LogFile {
+            writer,
+            path: path.to_owned(),
+        })
     }
 
     fn append(&mut self, epoch: &EncodedEpoch) -> Result<()> {
         self.writer.append(epoch).with_context(|| {
-            format!("cannot write the log to {}: the guest is stopped", self.path.display())
+            format!(
+                "cannot write the log to {}: the guest is stopped",
+                self.path.display()
+            )
         })
     }
 

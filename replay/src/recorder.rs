@@ -19,7 +19,11 @@ pub struct EpochPolicy {
 
 impl Default for EpochPolicy {
     fn default() -> Self {
-        EpochPolicy { entries_max: 512, bytes_max: 64 << 10, age_ns_max: 5_000_000 }
+        EpochPolicy {
+            entries_max: 512,
+            bytes_max: 64 << 10,
+            age_ns_max: 5_000_000,
+        }
     }
 }
 
@@ -65,7 +69,12 @@ impl Recorder {
     /// Records that the machine made an output, and that the epoch should be closed for it.
     pub fn output(&mut self, at: Position, effect: &Effect) -> Result<(), CodecError> {
         self.output_waits = true;
-        self.builder.push(at, &Event::Output { crc: effect_crc(effect) })
+        self.builder.push(
+            at,
+            &Event::Output {
+                crc: effect_crc(effect),
+            },
+        )
     }
 
     /// Records pages of a coming snapshot.
@@ -130,7 +139,9 @@ mod tests {
 
     #[test]
     fn an_outputs_checksum_is_that_of_its_encoding() {
-        let effect = Effect::NetTx { frame: (0..=255).collect() };
+        let effect = Effect::NetTx {
+            frame: (0..=255).collect(),
+        };
         let bytes = postcard::to_allocvec(&effect).unwrap();
         assert_eq!(effect_crc(&effect), crc32c::crc32c(&bytes));
     }

@@ -73,7 +73,8 @@ pub struct Replayer {
 impl Replayer {
     /// Adds the entries of the next epoch.
     pub fn push_epoch(&mut self, epoch: Epoch, entries: Vec<Entry>) {
-        self.entries.extend(entries.into_iter().map(|entry| (epoch, entry)));
+        self.entries
+            .extend(entries.into_iter().map(|entry| (epoch, entry)));
     }
 
     /// Whether all entries are used up: the guest must wait for the next epoch.
@@ -93,9 +94,13 @@ impl Replayer {
     /// When the log has no clock there.
     pub fn clock(&mut self, at: Position) -> Result<VirtualNs, Divergence> {
         match self.entries.front() {
-            Some((_, Entry { at: there, event: Event::Input(Input::Clock { now }) }))
-                if *there == at =>
-            {
+            Some((
+                _,
+                Entry {
+                    at: there,
+                    event: Event::Input(Input::Clock { now }),
+                },
+            )) if *there == at => {
                 let now = *now;
                 self.entries.pop_front();
                 Ok(now)
@@ -117,12 +122,14 @@ impl Replayer {
     /// When the next entry lies before `at`: it can no longer be applied.
     pub fn next_at(&mut self, at: Position) -> Result<Option<(Epoch, Event)>, Divergence> {
         match self.entries.front() {
-            Some((_, entry)) if entry.at < at => {
-                Err(Divergence::Passed { at, entry: entry.at })
-            }
-            Some((_, entry)) if entry.at == at => {
-                Ok(self.entries.pop_front().map(|(epoch, entry)| (epoch, entry.event)))
-            }
+            Some((_, entry)) if entry.at < at => Err(Divergence::Passed {
+                at,
+                entry: entry.at,
+            }),
+            Some((_, entry)) if entry.at == at => Ok(self
+                .entries
+                .pop_front()
+                .map(|(epoch, entry)| (epoch, entry.event))),
             _ => Ok(None),
         }
     }
@@ -136,7 +143,11 @@ impl Replayer {
     pub fn check_output(&mut self, at: Position, expected: u32) -> Result<(), Divergence> {
         match self.outputs.pop_front() {
             Some(found) if found == expected => Ok(()),
-            found => Err(Divergence::Output { at, expected, found }),
+            found => Err(Divergence::Output {
+                at,
+                expected,
+                found,
+            }),
         }
     }
 
@@ -148,10 +159,17 @@ impl Replayer {
         found: u32,
     ) -> Result<(), Divergence> {
         if !self.outputs.is_empty() {
-            return Err(Divergence::ExtraOutputs { at, extra: self.outputs.len() });
+            return Err(Divergence::ExtraOutputs {
+                at,
+                extra: self.outputs.len(),
+            });
         }
         if expected != found {
-            return Err(Divergence::Digest { at, expected, found });
+            return Err(Divergence::Digest {
+                at,
+                expected,
+                found,
+            });
         }
         Ok(())
     }
@@ -167,7 +185,10 @@ mod tests {
     use super::*;
 
     fn entry(exit: u64, event: Event) -> Entry {
-        Entry { at: Position::Exit(exit), event }
+        Entry {
+            at: Position::Exit(exit),
+            event,
+        }
     }
 
     #[test]
@@ -184,7 +205,10 @@ mod tests {
         assert_eq!(replayer.next_at(Position::Exit(1)), Ok(None));
         assert_eq!(replayer.clock(Position::Exit(2)), Ok(9));
         assert!(replayer.clock(Position::Exit(2)).is_err());
-        assert!(matches!(replayer.next_at(Position::Exit(2)), Ok(Some((7, Event::Input(_))))));
+        assert!(matches!(
+            replayer.next_at(Position::Exit(2)),
+            Ok(Some((7, Event::Input(_))))
+        ));
         assert_eq!(replayer.next_at(Position::Exit(2)), Ok(None));
         assert!(replayer.next_at(Position::Exit(5)).is_err());
     }

@@ -68,17 +68,57 @@ struct Fpu {
 impl From<kvm_fpu> for Fpu {
     fn from(fpu: kvm_fpu) -> Fpu {
         let kvm_fpu {
-            fpr, fcw, fsw, ftwx, last_opcode, last_ip, last_dp, xmm, mxcsr, pad1: _, pad2: _
+            fpr,
+            fcw,
+            fsw,
+            ftwx,
+            last_opcode,
+            last_ip,
+            last_dp,
+            xmm,
+            mxcsr,
+            pad1: _,
+            pad2: _,
         } = fpu;
-        Fpu { fpr, fcw, fsw, ftwx, last_opcode, last_ip, last_dp, xmm, mxcsr }
+        Fpu {
+            fpr,
+            fcw,
+            fsw,
+            ftwx,
+            last_opcode,
+            last_ip,
+            last_dp,
+            xmm,
+            mxcsr,
+        }
     }
 }
 
 impl From<&Fpu> for kvm_fpu {
     fn from(fpu: &Fpu) -> kvm_fpu {
-        let Fpu { fpr, fcw, fsw, ftwx, last_opcode, last_ip, last_dp, xmm, mxcsr } = fpu.clone();
+        let Fpu {
+            fpr,
+            fcw,
+            fsw,
+            ftwx,
+            last_opcode,
+            last_ip,
+            last_dp,
+            xmm,
+            mxcsr,
+        } = fpu.clone();
         kvm_fpu {
-            fpr, fcw, fsw, ftwx, pad1: 0, last_opcode, last_ip, last_dp, xmm, mxcsr, pad2: 0
+            fpr,
+            fcw,
+            fsw,
+            ftwx,
+            pad1: 0,
+            last_opcode,
+            last_ip,
+            last_dp,
+            xmm,
+            mxcsr,
+            pad2: 0,
         }
     }
 }
@@ -92,9 +132,16 @@ impl CpuState {
             regs: fd.get_regs().map_err(VmmError::ioctl("KVM_GET_REGS"))?,
             sregs: vcpu.sregs()?,
             fpu: fd.get_fpu().map_err(VmmError::ioctl("KVM_GET_FPU"))?.into(),
-            debugregs: fd.get_debug_regs().map_err(VmmError::ioctl("KVM_GET_DEBUGREGS"))?,
-            events: fd.get_vcpu_events().map_err(VmmError::ioctl("KVM_GET_VCPU_EVENTS"))?,
-            msrs: GUEST_MSRS.iter().filter_map(|&index| read_msr(vcpu, index)).collect(),
+            debugregs: fd
+                .get_debug_regs()
+                .map_err(VmmError::ioctl("KVM_GET_DEBUGREGS"))?,
+            events: fd
+                .get_vcpu_events()
+                .map_err(VmmError::ioctl("KVM_GET_VCPU_EVENTS"))?,
+            msrs: GUEST_MSRS
+                .iter()
+                .filter_map(|&index| read_msr(vcpu, index))
+                .collect(),
             run,
         })
     }
@@ -114,12 +161,15 @@ impl CpuState {
         } = self;
         vcpu.set_sregs(sregs)?;
         let fd = vcpu.fd();
-        fd.set_fpu(&fpu.into()).map_err(VmmError::ioctl("KVM_SET_FPU"))?;
-        fd.set_debug_regs(debugregs).map_err(VmmError::ioctl("KVM_SET_DEBUGREGS"))?;
+        fd.set_fpu(&fpu.into())
+            .map_err(VmmError::ioctl("KVM_SET_FPU"))?;
+        fd.set_debug_regs(debugregs)
+            .map_err(VmmError::ioctl("KVM_SET_DEBUGREGS"))?;
         for &(index, data) in msrs {
             write_msr(vcpu, index, data)?;
         }
-        fd.set_vcpu_events(events).map_err(VmmError::ioctl("KVM_SET_VCPU_EVENTS"))?;
+        fd.set_vcpu_events(events)
+            .map_err(VmmError::ioctl("KVM_SET_VCPU_EVENTS"))?;
         fd.set_regs(regs).map_err(VmmError::ioctl("KVM_SET_REGS"))?;
         vcpu.set_regs(*regs);
         Ok(())
@@ -143,10 +193,14 @@ impl CpuState {
         let (state, rest) = postcard::take_from_bytes::<CpuState>(bytes)
             .map_err(|error| VmmError::BadSnapshot(format!("CPU state: {error}")))?;
         if !rest.is_empty() {
-            return Err(VmmError::BadSnapshot("CPU state is followed by other bytes".to_owned()));
+            return Err(VmmError::BadSnapshot(
+                "CPU state is followed by other bytes".to_owned(),
+            ));
         }
         if let Some(&(index, _)) = state.msrs.iter().find(|(i, _)| !GUEST_MSRS.contains(i)) {
-            return Err(VmmError::BadSnapshot(format!("CPU state sets MSR {index:#x}")));
+            return Err(VmmError::BadSnapshot(format!(
+                "CPU state sets MSR {index:#x}"
+            )));
         }
         Ok(state)
     }
@@ -163,18 +217,28 @@ impl CpuState {
 }
 
 fn read_msr(vcpu: &Vcpu, index: u32) -> Option<(u32, u64)> {
-    let mut msrs = Msrs::from_entries(&[kvm_msr_entry { index, ..Default::default() }]).ok()?;
+    let mut msrs = Msrs::from_entries(&[kvm_msr_entry {
+        index,
+        ..Default::default()
+    }])
+    .ok()?;
     // A host without this MSR reads 0 of 1: then the guest has none either.
     (vcpu.fd().get_msrs(&mut msrs).ok()? == 1).then(|| (index, msrs.as_slice()[0].data))
 }
 
 fn write_msr(vcpu: &Vcpu, index: u32, data: u64) -> Result<(), VmmError> {
     let refused = |why: String| VmmError::BadSnapshot(format!("MSR {index:#x}: {why}"));
-    let msrs = Msrs::from_entries(&[kvm_msr_entry { index, data, ..Default::default() }])
-        .map_err(|error| refused(format!("{error:?}")))?;
+    let msrs = Msrs::from_entries(&[kvm_msr_entry {
+        index,
+        data,
+        ..Default::default()
+    }])
+    .map_err(|error| refused(format!("{error:?}")))?;
     match vcpu.fd().set_msrs(&msrs) {
         Ok(1) => Ok(()),
-        Ok(_) => Err(refused(format!("this host's KVM refuses the value {data:#x}"))),
+        Ok(_) => Err(refused(format!(
+            "this host's KVM refuses the value {data:#x}"
+        ))),
         Err(error) => Err(VmmError::ioctl("KVM_SET_MSRS")(error)),
     }
 }

@@ -54,7 +54,10 @@ impl Ram {
             .ok_or_else(|| refuse("address overflow".to_owned()))?;
         let memory =
             GuestMemory::from_regions(vec![region]).map_err(|error| refuse(error.to_string()))?;
-        Ok(Ram { memory, mapping: Arc::new(mapping) })
+        Ok(Ram {
+            memory,
+            mapping: Arc::new(mapping),
+        })
     }
 
     /// Where guest-physical address 0 is in this process.
@@ -130,7 +133,9 @@ impl PageSet {
     /// The empty set over `ram_bytes` of RAM.
     pub fn empty(ram_bytes: u64) -> PageSet {
         let pages = ram_bytes / PAGE_BYTES;
-        PageSet { words: vec![0; pages.div_ceil(64) as usize] }
+        PageSet {
+            words: vec![0; pages.div_ceil(64) as usize],
+        }
     }
 
     /// Adds the pages of `bitmap`; words beyond the RAM are ignored.
@@ -187,7 +192,10 @@ pub fn take_device_dirty(memory: &GuestMemory, into: &mut PageSet) {
 
 /// Reads page `gfn` into `page`; all zero when it is not RAM.
 pub fn read_page(memory: &GuestMemory, gfn: u64, page: &mut [u8; PAGE_BYTES as usize]) {
-    if memory.read_slice(page, GuestAddress(gfn * PAGE_BYTES)).is_err() {
+    if memory
+        .read_slice(page, GuestAddress(gfn * PAGE_BYTES))
+        .is_err()
+    {
         page.fill(0);
     }
 }
@@ -199,7 +207,9 @@ mod tests {
     #[test]
     fn device_writes_are_found_once() {
         let memory = Ram::allocate(1 << 20).unwrap();
-        memory.write_obj(7u32, GuestAddress(5 * 4096 + 4094)).unwrap();
+        memory
+            .write_obj(7u32, GuestAddress(5 * 4096 + 4094))
+            .unwrap();
         let mut dirty = PageSet::empty(1 << 20);
         take_device_dirty(&memory, &mut dirty);
         assert_eq!(dirty.iter().collect::<Vec<_>>(), [5, 6]);

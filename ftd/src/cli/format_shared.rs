@@ -21,6 +21,10 @@ pub struct Options {
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
     crate::arbiter::format_device(&options.device, &options.vm, options.force)?;
-    println!("{} is ready for virtual machine {}", options.device.display(), options.vm);
+    println!(
+        "{} is ready for virtual machine {}",
+        options.device.display(),
+        options.vm
+    );
     Ok(())
 }

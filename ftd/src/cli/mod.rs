@@ -56,13 +56,21 @@ enum Command {
 
 /// A failed drill has said so itself, but ftd must not end as if all were well.
 fn verdict(passed: anyhow::Result<bool>) -> anyhow::Result<()> {
-    if passed? { Ok(()) } else { anyhow::bail!("the drill failed; its report says where") }
+    if passed? {
+        Ok(())
+    } else {
+        anyhow::bail!("the drill failed; its report says where")
+    }
 }
 
 /// Parses the command line and carries it out.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let default = if cli.verbose { "ftd=debug,vmm=debug" } else { "ftd=info,vmm=info" };
+    let default = if cli.verbose {
+        "ftd=debug,vmm=debug"
+    } else {
+        "ftd=info,vmm=info"
+    };
     let filter = EnvFilter::try_from_env("FTD_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -84,7 +84,9 @@ impl std::str::FromStr for Mac {
             return Err(bad());
         }
         if bytes[0] & 1 == 1 {
-            return Err(format!("'{text}' is a multicast address, no device can have it"));
+            return Err(format!(
+                "'{text}' is a multicast address, no device can have it"
+            ));
         }
         Ok(Mac(bytes))
     }
@@ -105,8 +107,13 @@ mod tests {
     fn macs_parse_and_print() {
         let mac: Mac = "52:54:00:66:74:64".parse().unwrap();
         assert_eq!(mac.to_string(), "52:54:00:66:74:64");
-        for bad in ["", "52:54:00:66:74", "52:54:00:66:74:64:00", "01:00:00:00:00:00", "5:4:0:6:7:x"]
-        {
+        for bad in [
+            "",
+            "52:54:00:66:74",
+            "52:54:00:66:74:64:00",
+            "01:00:00:00:00:00",
+            "5:4:0:6:7:x",
+        ] {
             assert!(bad.parse::<Mac>().is_err(), "{bad}");
         }
     }

@@ -109,7 +109,10 @@ fn facts(vm: &str, shell: &Shell) -> Result<Facts> {
         disks: shell
             .disks
             .iter()
-            .map(|disk| DiskFacts { capacity_bytes: disk.capacity_bytes(), shared: true })
+            .map(|disk| DiskFacts {
+                capacity_bytes: disk.capacity_bytes(),
+                shared: true,
+            })
             .collect(),
         image_id,
     })

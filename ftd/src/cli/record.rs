@@ -43,7 +43,10 @@ pub fn run(options: &Options) -> Result<()> {
         log: Some(&options.log),
     };
     let report = solo::run(&shell, guest, &booted, &options.guest, &solo)?;
-    let hash = report.state.map(|state| state.to_string()).unwrap_or_default();
+    let hash = report
+        .state
+        .map(|state| state.to_string())
+        .unwrap_or_default();
     if options.json {
         println!(
             "{}",

@@ -39,7 +39,10 @@ struct LogSource {
 
 impl Source for LogSource {
     fn next(&mut self) -> Result<Option<EncodedEpoch>, RunError> {
-        let epoch = self.reader.next_epoch().map_err(|error| RunError::Sink(error.to_string()))?;
+        let epoch = self
+            .reader
+            .next_epoch()
+            .map_err(|error| RunError::Sink(error.to_string()))?;
         self.epochs += u64::from(epoch.is_some());
         Ok(epoch)
     }
@@ -68,7 +71,10 @@ pub fn run(options: &Options) -> Result<()> {
         check_image(image, &header.disk_bytes)?;
     }
     let cpu_model: CpuModel = header.cpu_model.parse().map_err(|_| {
-        anyhow::anyhow!("{name} needs CPU model {:?}, which this ftd lacks", header.cpu_model)
+        anyhow::anyhow!(
+            "{name} needs CPU model {:?}, which this ftd lacks",
+            header.cpu_model
+        )
     })?;
     let shell = Shell::for_log(cpu_model, header.ram_bytes, config)?;
     let guest = shell.empty_guest()?;
@@ -77,9 +83,18 @@ pub fn run(options: &Options) -> Result<()> {
     let mut replayed = follow(guest, source).with_context(|| format!("cannot replay {name}"))?;
     let exits = replayed.guest.exits();
     let state = replayed.guest.state_hash()?;
-    let Some(end) = replayed.source.reader.end() else { bail!("{name} has no end record") };
+    let Some(end) = replayed.source.reader.end() else {
+        bail!("{name} has no end record")
+    };
     let same = end.state_hash == state.combined() && end.position == Position::Exit(exits);
-    report(options, &state, exits, replayed.source.epochs, started, same);
+    report(
+        options,
+        &state,
+        exits,
+        replayed.source.epochs,
+        started,
+        same,
+    );
     if !same {
         bail!(
             "the replay of {name} ended in another state than the recording: state hash {state} \
@@ -118,7 +133,13 @@ fn report(
 }
 
 fn check_image(image: &std::path::Path, disk_bytes: &[u64]) -> Result<()> {
-    let disk = Disk::open(image, &DiskOptions { read_only: true, ..DiskOptions::default() })?;
+    let disk = Disk::open(
+        image,
+        &DiskOptions {
+            read_only: true,
+            ..DiskOptions::default()
+        },
+    )?;
     match disk_bytes.first() {
         Some(bytes) if *bytes == disk.capacity_bytes() => Ok(()),
         Some(bytes) => bail!(
@@ -127,6 +148,9 @@ fn check_image(image: &std::path::Path, disk_bytes: &[u64]) -> Result<()> {
             image.display(),
             disk.capacity_bytes()
         ),
-        None => bail!("the log was recorded without a disk, so {} is not its image", image.display()),
+        None => bail!(
+            "the log was recorded without a disk, so {} is not its image",
+            image.display()
+        ),
     }
 }

@@ -28,7 +28,11 @@ pub fn run(options: &Options) -> Result<()> {
         policy: EpochPolicy::default(),
         wait_for_log: false,
     };
-    let solo = SoloOptions { live, stop_after: None, log: None };
+    let solo = SoloOptions {
+        live,
+        stop_after: None,
+        log: None,
+    };
     let report = solo::run(&shell, guest, &booted, &options.guest, &solo)?;
     if options.json {
         println!(

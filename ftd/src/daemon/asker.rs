@@ -17,21 +17,31 @@ impl Asker {
     /// Starts the thread. It ends with the asker, or with the process if the storage hangs.
     pub fn start(mut arbiter: Box<dyn Arbiter>, outbox: Arc<Outbox>) -> std::io::Result<Asker> {
         let (questions, asked) = channel::<u64>();
-        std::thread::Builder::new().name("arbiter".to_owned()).spawn(move || {
-            for generation in asked {
-                let answer = match arbiter.test_and_set(generation) {
-                    Ok(Verdict::Won) => ArbiterAnswer::Won,
-                    Ok(Verdict::Lost { winner }) => {
-                        let newest = arbiter.current_generation().unwrap_or(generation);
-                        ArbiterAnswer::Lost { generation: newest.max(generation), by: winner }
+        std::thread::Builder::new()
+            .name("arbiter".to_owned())
+            .spawn(move || {
+                for generation in asked {
+                    let answer = match arbiter.test_and_set(generation) {
+                        Ok(Verdict::Won) => ArbiterAnswer::Won,
+                        Ok(Verdict::Lost { winner }) => {
+                            let newest = arbiter.current_generation().unwrap_or(generation);
+                            ArbiterAnswer::Lost {
+                                generation: newest.max(generation),
+                                by: winner,
+                            }
+                        }
+                        Err(error) => ArbiterAnswer::Unreachable {
+                            why: error.to_string(),
+                        },
+                    };
+                    if !outbox.push(Outgoing::Arbiter {
+                        asked: generation,
+                        answer,
+                    }) {
+                        break;
                     }
-                    Err(error) => ArbiterAnswer::Unreachable { why: error.to_string() },
-                };
-                if !outbox.push(Outgoing::Arbiter { asked: generation, answer }) {
-                    break;
                 }
-            }
-        })?;
+            })?;
         Ok(Asker { questions })
     }
 

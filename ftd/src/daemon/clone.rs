@@ -36,16 +36,21 @@ impl Cloning {
     ) -> std::io::Result<Cloning> {
         let given_up = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&given_up);
-        let thread = std::thread::Builder::new().name("clone".to_owned()).spawn(move || {
-            match precopy(&ram, &flag, &outbox) {
+        let thread = std::thread::Builder::new()
+            .name("clone".to_owned())
+            .spawn(move || match precopy(&ram, &flag, &outbox) {
                 Ok(Some(pages)) => inbox.order(Order::BeginLog { first, pages }),
                 Ok(None) => {}
                 Err(error) => {
-                    outbox.push(Outgoing::CloneFailed { why: error.to_string() });
+                    outbox.push(Outgoing::CloneFailed {
+                        why: error.to_string(),
+                    });
                 }
-            }
-        })?;
-        Ok(Cloning { given_up, thread: Some(thread) })
+            })?;
+        Ok(Cloning {
+            given_up,
+            thread: Some(thread),
+        })
     }
 
     /// Stops sending.

@@ -94,7 +94,11 @@ impl Source for BackupSource {
             if queue.ending.is_some() {
                 return Ok(None);
             }
-            queue = self.queue.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = self
+                .queue
+                .changed
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 

@@ -81,8 +81,10 @@ pub fn start_following(
             }
         }
         if let Some(len) = guest.machine().entropy_wanted() {
-            let bytes = entropy::bytes(len as usize)
-                .map_err(|source| RunError::Host { what: "the host has no random bytes", source })?;
+            let bytes = entropy::bytes(len as usize).map_err(|source| RunError::Host {
+                what: "the host has no random bytes",
+                source,
+            })?;
             around.inbox.push(Input::Entropy { bytes });
         }
         around.outbox.push(Outgoing::Live(Box::new(WentLive {
@@ -94,22 +96,34 @@ pub fn start_following(
             return Ok(ThreadEnd::Ended(Ended::PoweredOff));
         }
         let clock = VirtualClock::new(guest.machine().now());
-        let alone = LiveOptions { wait_for_log: false, ..around.options };
-        live(guest, &Surroundings { options: alone, ..around }, clock)
+        let alone = LiveOptions {
+            wait_for_log: false,
+            ..around.options
+        };
+        live(
+            guest,
+            &Surroundings {
+                options: alone,
+                ..around
+            },
+            clock,
+        )
     })
 }
 
-fn live(
-    guest: Guest,
-    around: &Surroundings,
-    clock: VirtualClock,
-) -> Result<ThreadEnd, RunError> {
+fn live(guest: Guest, around: &Surroundings, clock: VirtualClock) -> Result<ThreadEnd, RunError> {
     let sink = VcpuSink::new(
         Arc::clone(&around.inbox),
         Arc::clone(&around.outbox),
         Arc::clone(&around.disks),
     );
-    let live = Live::new(guest, sink, Arc::clone(&around.inbox), clock, around.options)?;
+    let live = Live::new(
+        guest,
+        sink,
+        Arc::clone(&around.inbox),
+        clock,
+        around.options,
+    )?;
     let (ended, _guest, _sink, counters) = live.run()?;
     tracing::debug!("the guest ended: {ended:?}; {counters:?}");
     Ok(ThreadEnd::Ended(ended))
@@ -119,9 +133,11 @@ fn spawn(
     outbox: Arc<Outbox>,
     body: impl FnOnce() -> Result<ThreadEnd, RunError> + Send + 'static,
 ) -> io::Result<GuestThread> {
-    std::thread::Builder::new().name("vcpu".to_owned()).spawn(move || {
-        let end = body();
-        outbox.push(Outgoing::Ended);
-        end
-    })
+    std::thread::Builder::new()
+        .name("vcpu".to_owned())
+        .spawn(move || {
+            let end = body();
+            outbox.push(Outgoing::Ended);
+            end
+        })
 }

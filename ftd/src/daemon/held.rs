@@ -40,7 +40,10 @@ impl Held {
     /// The next output that may go out, in order.
     pub fn next_free(&mut self) -> Option<Effect> {
         let (after, _) = self.outputs.front()?;
-        if self.holding_from.is_some_and(|from| *after >= from && *after > self.released) {
+        if self
+            .holding_from
+            .is_some_and(|from| *after >= from && *after > self.released)
+        {
             return None;
         }
         let (_, effect) = self.outputs.pop_front()?;

@@ -18,7 +18,9 @@ pub struct Journal {
 impl Journal {
     /// Appends to `path`.
     pub fn open(path: Option<&Path>) -> Result<Journal> {
-        let Some(path) = path else { return Ok(Journal::default()) };
+        let Some(path) = path else {
+            return Ok(Journal::default());
+        };
         let file = OpenOptions::new()
             .create(true)
             .append(true)

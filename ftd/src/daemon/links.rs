@@ -49,7 +49,12 @@ pub struct Links {
 impl Links {
     /// No connections yet; they get mio tokens from `first_token` on.
     pub fn new(first_token: usize) -> Links {
-        Links { links: BTreeMap::new(), next_peer: 1, first_token, buffer: vec![0; READ_BYTES] }
+        Links {
+            links: BTreeMap::new(),
+            next_peer: 1,
+            first_token,
+            buffer: vec![0; READ_BYTES],
+        }
     }
 
     fn add(
@@ -100,7 +105,10 @@ impl Links {
 
     /// The connection that has this token.
     pub fn peer_of(&self, token: Token) -> Option<PeerId> {
-        self.links.iter().find(|(_, link)| link.token == token).map(|(peer, _)| *peer)
+        self.links
+            .iter()
+            .find(|(_, link)| link.token == token)
+            .map(|(peer, _)| *peer)
     }
 
     /// Whether the connection was made by [`Links::dial`].
@@ -117,7 +125,9 @@ impl Links {
 
     /// Queues a message and sends what the socket takes.
     pub fn send(&mut self, peer: PeerId, message: &Message) {
-        let Some(link) = self.links.get_mut(&peer) else { return };
+        let Some(link) = self.links.get_mut(&peer) else {
+            return;
+        };
         match encode_into(message, &mut link.outgoing) {
             Ok(()) => drop(link.flush()),
             Err(error) => tracing::error!("cannot encode a message: {error}"),
@@ -135,17 +145,25 @@ impl Links {
 
     /// Bytes that wait to be sent to `peer`.
     pub fn backlog_bytes(&self, peer: PeerId) -> usize {
-        self.links.get(&peer).map_or(0, |link| link.outgoing.len() - link.sent)
+        self.links
+            .get(&peer)
+            .map_or(0, |link| link.outgoing.len() - link.sent)
     }
 
     /// The largest backlog of any connection, in bytes.
     pub fn backlog_bytes_max(&self) -> usize {
-        self.links.keys().map(|peer| self.backlog_bytes(*peer)).max().unwrap_or(0)
+        self.links
+            .keys()
+            .map(|peer| self.backlog_bytes(*peer))
+            .max()
+            .unwrap_or(0)
     }
 
     /// Closes a connection once what was queued is sent.
     pub fn close(&mut self, registry: &Registry, peer: PeerId) {
-        let Some(link) = self.links.get_mut(&peer) else { return };
+        let Some(link) = self.links.get_mut(&peer) else {
+            return;
+        };
         link.closing = true;
         if link.flush().is_err() || link.is_flushed() {
             self.drop_link(registry, peer);
@@ -160,7 +178,9 @@ impl Links {
 
     /// Serves a connection that mio says is ready, one step at a time.
     pub fn serve(&mut self, registry: &Registry, peer: PeerId) -> Served {
-        let Some(link) = self.links.get_mut(&peer) else { return Served::Idle };
+        let Some(link) = self.links.get_mut(&peer) else {
+            return Served::Idle;
+        };
         let served = link.serve(&mut self.buffer);
         let closing = link.closing;
         if matches!(served, Served::Lost(_)) || closing && link.is_flushed() {
@@ -172,9 +192,10 @@ impl Links {
     /// The next whole message. One at a time: what it says may lift the limit for the next.
     pub fn next_message(&mut self, peer: PeerId) -> Result<Option<Message>, LinkLoss> {
         match self.links.get_mut(&peer) {
-            Some(link) if !link.closing => {
-                link.decoder.next().map_err(|error| LinkLoss::Broken(error.to_string()))
-            }
+            Some(link) if !link.closing => link
+                .decoder
+                .next()
+                .map_err(|error| LinkLoss::Broken(error.to_string())),
             _ => Ok(None),
         }
     }

@@ -75,7 +75,10 @@ enum Copy {
     /// Its RAM is being filled.
     Filling(Box<Guest>),
     /// It follows the log.
-    Following { queue: Arc<EpochQueue>, thread: GuestThread },
+    Following {
+        queue: Arc<EpochQueue>,
+        thread: GuestThread,
+    },
     /// It is the live one (or about to become it).
     Live { thread: GuestThread },
 }
@@ -132,7 +135,11 @@ impl Pair {
         if let Some(console) = backends.console_fd() {
             registry.register(&mut SourceFd(&console), CONSOLE, Interest::READABLE)?;
         }
-        registry.register(&mut SourceFd(&signals.as_raw_fd()), SIGNALS, Interest::READABLE)?;
+        registry.register(
+            &mut SourceFd(&signals.as_raw_fd()),
+            SIGNALS,
+            Interest::READABLE,
+        )?;
         let listener = match options.listen {
             Some(address) => {
                 let mut listener = TcpListener::bind(address)
@@ -144,7 +151,10 @@ impl Pair {
         };
         let mut journal = Journal::open(options.events.as_deref())?;
         let role = if primary { "primary" } else { "backup" };
-        journal.event("started", json!({"role": role, "clock": "exit", "host_kvm": host_kvm()}));
+        journal.event(
+            "started",
+            json!({"role": role, "clock": "exit", "host_kvm": host_kvm()}),
+        );
         let asker = Asker::start(options.arbiter, Arc::clone(&outbox))?;
         Ok(Pair {
             links: Links::new(FIRST_LINK),
@@ -200,7 +210,8 @@ impl Pair {
                 self.tell(Event::Tick)?;
             }
             self.redial();
-            self.outbox.clog(self.links.backlog_bytes_max() > BACKLOG_BYTES_MAX);
+            self.outbox
+                .clog(self.links.backlog_bytes_max() > BACKLOG_BYTES_MAX);
         }
         self.close()
     }
@@ -236,21 +247,31 @@ impl Pair {
     }
 
     fn accept(&mut self) -> Result<()> {
-        let Some(listener) = &self.listener else { return Ok(()) };
+        let Some(listener) = &self.listener else {
+            return Ok(());
+        };
         for peer in self.links.accept(self.poll.registry(), listener) {
-            self.tell(Event::PeerConnected { peer, dialled: false })?;
+            self.tell(Event::PeerConnected {
+                peer,
+                dialled: false,
+            })?;
         }
         Ok(())
     }
 
     fn serve(&mut self, token: Token) -> Result<()> {
-        let Some(peer) = self.links.peer_of(token) else { return Ok(()) };
+        let Some(peer) = self.links.peer_of(token) else {
+            return Ok(());
+        };
         loop {
             match self.links.serve(self.poll.registry(), peer) {
                 Served::Idle => return Ok(()),
                 Served::Connected => {
                     self.dial_at = None;
-                    self.tell(Event::PeerConnected { peer, dialled: true })?;
+                    self.tell(Event::PeerConnected {
+                        peer,
+                        dialled: true,
+                    })?;
                 }
                 Served::Read => {
                     self.tell(Event::PeerHeard { peer })?;
@@ -319,7 +340,8 @@ impl Pair {
                     if let Some((peer, _)) = &self.cloning {
                         let peer = *peer;
                         self.links.send(peer, &Message::ClonePages { pages });
-                        self.outbox.clog(self.links.backlog_bytes(peer) > BACKLOG_BYTES_MAX);
+                        self.outbox
+                            .clog(self.links.backlog_bytes(peer) > BACKLOG_BYTES_MAX);
                     }
                 }
                 Outgoing::CloneReady { first } => self.clone_ready(first)?,
@@ -370,8 +392,13 @@ impl Pair {
             };
             self.backends.release(effect)?;
             if let Some(reason) = ended {
-                self.journal.event("guest_ended", json!({"why": reason.to_string()}));
-                self.core.handle(monotonic_ns(), Event::GuestEnded { reason }, &mut self.actions);
+                self.journal
+                    .event("guest_ended", json!({"why": reason.to_string()}));
+                self.core.handle(
+                    monotonic_ns(),
+                    Event::GuestEnded { reason },
+                    &mut self.actions,
+                );
                 let actions = std::mem::take(&mut self.actions);
                 for action in actions {
                     self.act(action)?;
@@ -393,7 +420,8 @@ impl Pair {
 
     fn diverged(&mut self, epoch: u64, what: &str) -> Result<()> {
         tracing::error!("DIVERGENCE in epoch {epoch}: {what}");
-        self.journal.event("divergence", json!({"epoch": epoch, "what": what}));
+        self.journal
+            .event("divergence", json!({"epoch": epoch, "what": what}));
         self.tell(Event::Diverged { epoch, fatal: true })
     }
 
@@ -417,7 +445,9 @@ impl Pair {
             }
         };
         let end = thread.join().unwrap_or_else(|_| {
-            Err(RunError::Sink("the vCPU thread panicked; this is a defect of ftd".to_owned()))
+            Err(RunError::Sink(
+                "the vCPU thread panicked; this is a defect of ftd".to_owned(),
+            ))
         });
         match end {
             Ok(ThreadEnd::Dropped) => Ok(()),
@@ -489,15 +519,20 @@ impl Pair {
         self.held.release_all();
         match std::mem::replace(&mut self.copy, Copy::None) {
             Copy::Booted(guest) => {
-                self.copy = Copy::Live { thread: start_live(*guest, self.surroundings())? };
-                self.journal.event("guest_started", json!({"generation": generation}));
+                self.copy = Copy::Live {
+                    thread: start_live(*guest, self.surroundings())?,
+                };
+                self.journal
+                    .event("guest_started", json!({"generation": generation}));
             }
             other => {
                 self.copy = other;
                 self.inbox.order(Order::EndLog);
                 let after_ms = self.peer_lost_at.take().map(since_ms);
-                self.journal
-                    .event("alone", json!({"generation": generation, "after_ms": after_ms}));
+                self.journal.event(
+                    "alone",
+                    json!({"generation": generation, "after_ms": after_ms}),
+                );
             }
         }
         Ok(())
@@ -506,7 +541,9 @@ impl Pair {
     fn start_clone(&mut self, peer: PeerId) -> Result<()> {
         let first = self.core.status().epoch + 1;
         self.join_started_at = Some(monotonic_ns());
-        let Some(ram) = self.ram.clone() else { bail!("there is no guest to clone") };
+        let Some(ram) = self.ram.clone() else {
+            bail!("there is no guest to clone")
+        };
         let (inbox, outbox) = (Arc::clone(&self.inbox), Arc::clone(&self.outbox));
         self.cloning = Some((peer, Cloning::start(ram, first, inbox, outbox)?));
         Ok(())
@@ -561,7 +598,11 @@ impl Pair {
 
     fn note(&mut self, note: &Note) {
         match note {
-            Note::PeerLost { host, why, silent_ns } => {
+            Note::PeerLost {
+                host,
+                why,
+                silent_ns,
+            } => {
                 self.peer_lost_at = Some(monotonic_ns());
                 self.journal.event(
                     "peer_lost",
@@ -571,16 +612,22 @@ impl Pair {
             }
             Note::ArbiterWon { generation } => {
                 let ms = self.peer_lost_at.map(since_ms);
-                self.journal.event("arbiter_won", json!({"generation": generation, "ms": ms}));
+                self.journal
+                    .event("arbiter_won", json!({"generation": generation, "ms": ms}));
             }
             Note::Protected { host } => {
                 let clone_ms = self.join_started_at.take().map(since_ms);
-                self.journal.event("protected", json!({"with": host, "clone_ms": clone_ms}));
+                self.journal
+                    .event("protected", json!({"with": host, "clone_ms": clone_ms}));
             }
             Note::Diverged { epoch } => {
                 self.journal.event("peer_diverged", json!({"epoch": epoch}));
             }
-            Note::Role { from, to, generation } => {
+            Note::Role {
+                from,
+                to,
+                generation,
+            } => {
                 self.journal.event(
                     "role",
                     json!({"from": from.to_string(), "to": to.to_string(),
@@ -595,7 +642,8 @@ impl Pair {
     /// Ends this side: nothing more is let out; what was said to the peer still goes.
     fn close(mut self) -> Result<()> {
         let why = self.halt.take().unwrap_or(HaltReason::Stopped);
-        self.journal.event("halted", json!({"why": why.to_string()}));
+        self.journal
+            .event("halted", json!({"why": why.to_string()}));
         self.outbox.close();
         if let Copy::Following { queue, .. } = &self.copy {
             queue.end(Ending::Drop);
@@ -604,7 +652,8 @@ impl Pair {
         let until = monotonic_ns() + 500_000_000;
         let mut events = Events::with_capacity(16);
         while self.links.backlog_bytes_max() > 0 && monotonic_ns() < until {
-            self.poll.poll(&mut events, Some(Duration::from_millis(20)))?;
+            self.poll
+                .poll(&mut events, Some(Duration::from_millis(20)))?;
             for event in &events {
                 if let Some(peer) = self.links.peer_of(event.token()) {
                     self.links.serve(self.poll.registry(), peer);
@@ -661,4 +710,3 @@ pub fn host_kvm() -> String {
         .unwrap_or("unknown")
         .to_owned()
 }
-

@@ -43,9 +43,17 @@ impl Backends {
             let index = u8::try_from(index).context("too many disks")?;
             let inbox = Arc::clone(&inbox);
             let completion = move |id, outcome| {
-                inbox.push(Input::DiskDone { disk: index, id, outcome });
+                inbox.push(Input::DiskDone {
+                    disk: index,
+                    id,
+                    outcome,
+                });
             };
-            workers.push(DiskWorker::start(index, Arc::clone(disk), Box::new(completion))?);
+            workers.push(DiskWorker::start(
+                index,
+                Arc::clone(disk),
+                Box::new(completion),
+            )?);
         }
         let tap = if options.bridge.is_some() || options.tap.is_some() {
             Some(Tap::open(&TapOptions {
@@ -89,7 +97,9 @@ impl Backends {
             Effect::NetTx { frame } => {
                 self.addresses.observe(&frame);
                 if let Some(tap) = &self.tap
-                    && !tap.write_frame(&frame).context("cannot send the guest's frame")?
+                    && !tap
+                        .write_frame(&frame)
+                        .context("cannot send the guest's frame")?
                 {
                     self.frames_lost += 1;
                 }
@@ -99,8 +109,14 @@ impl Backends {
                     disk.submit(request);
                 }
             }
-            Effect::ConsoleOut { console: Console::Serial, bytes } => self.console.write(&bytes),
-            Effect::ConsoleOut { console: Console::Virtio, .. } => {}
+            Effect::ConsoleOut {
+                console: Console::Serial,
+                bytes,
+            } => self.console.write(&bytes),
+            Effect::ConsoleOut {
+                console: Console::Virtio,
+                ..
+            } => {}
             Effect::PowerOff | Effect::Reset | Effect::EntropyWanted { .. } => {}
         }
         Ok(())
@@ -108,11 +124,18 @@ impl Backends {
 
     /// Takes frames from the TAP for the guest. `true` when more may wait.
     pub fn take_frames(&mut self) -> Result<bool> {
-        let Some(tap) = &self.tap else { return Ok(false) };
+        let Some(tap) = &self.tap else {
+            return Ok(false);
+        };
         for _ in 0..FRAMES_A_TURN {
-            match tap.read_frame(&mut self.frame).context("cannot read from the TAP")? {
+            match tap
+                .read_frame(&mut self.frame)
+                .context("cannot read from the TAP")?
+            {
                 Some(count) => {
-                    self.inbox.push(Input::NetRx { frame: self.frame[..count].to_vec() });
+                    self.inbox.push(Input::NetRx {
+                        frame: self.frame[..count].to_vec(),
+                    });
                 }
                 None => return Ok(false),
             }
@@ -134,7 +157,10 @@ impl Backends {
             Some(0) => Ok(false),
             Some(count) => {
                 let bytes = bytes[..count].to_vec();
-                self.inbox.push(Input::ConsoleIn { console: Console::Serial, bytes });
+                self.inbox.push(Input::ConsoleIn {
+                    console: Console::Serial,
+                    bytes,
+                });
                 Ok(true)
             }
             None => Ok(true),
@@ -147,7 +173,8 @@ impl Backends {
         let Some(tap) = &self.tap else { return Ok(()) };
         tap.set_up(true)?;
         for frame in self.addresses.announcements() {
-            tap.write_frame(&frame).context("cannot announce the guest's address")?;
+            tap.write_frame(&frame)
+                .context("cannot announce the guest's address")?;
         }
         Ok(())
     }

@@ -94,7 +94,11 @@ pub struct Outbox {
 impl Outbox {
     /// An empty queue whose filling wakes `waker`.
     pub fn new(waker: Waker) -> Outbox {
-        Outbox { queue: Mutex::default(), released: Condvar::new(), waker }
+        Outbox {
+            queue: Mutex::default(),
+            released: Condvar::new(),
+            waker,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -121,7 +125,10 @@ impl Outbox {
     pub fn push_when_released(&self, item: Outgoing) -> bool {
         let mut queue = self.lock();
         while (queue.held || queue.clogged) && !queue.closed {
-            queue = self.released.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = self
+                .released
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         drop(queue);
         self.push(item)
@@ -169,7 +176,9 @@ mod tests {
     #[test]
     fn a_held_guest_waits_until_it_is_released() {
         let poll = mio::Poll::new().unwrap();
-        let outbox = Arc::new(Outbox::new(Waker::new(poll.registry(), mio::Token(0)).unwrap()));
+        let outbox = Arc::new(Outbox::new(
+            Waker::new(poll.registry(), mio::Token(0)).unwrap(),
+        ));
         outbox.hold(true);
         let other = Arc::clone(&outbox);
         let guest = std::thread::spawn(move || other.push_when_released(Outgoing::Ended));

@@ -22,11 +22,19 @@ pub struct VcpuSink {
 impl VcpuSink {
     /// The end for one vCPU thread.
     pub fn new(inbox: Arc<Inbox>, outbox: Arc<Outbox>, disks: Arc<Vec<DiskWorker>>) -> VcpuSink {
-        VcpuSink { inbox, outbox, disks }
+        VcpuSink {
+            inbox,
+            outbox,
+            disks,
+        }
     }
 
     fn pass_on(&self, taken: bool) -> Result<(), RunError> {
-        if taken { Ok(()) } else { Err(RunError::Sink("the daemon's loop has ended".to_owned())) }
+        if taken {
+            Ok(())
+        } else {
+            Err(RunError::Sink("the daemon's loop has ended".to_owned()))
+        }
     }
 }
 

@@ -133,7 +133,8 @@ impl Inbox {
         into.append(&mut waiting.inputs);
         waiting.frames = 0;
         waiting.since_ns = None;
-        self.any.store(!waiting.orders.is_empty(), Ordering::Release);
+        self.any
+            .store(!waiting.orders.is_empty(), Ordering::Release);
     }
 
     /// How long the oldest input has waited, in nanoseconds of host time.

@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
-use nix::sys::signal::{SigEvent, SigSet, SigmaskHow, Signal, SigevNotify, pthread_sigmask};
+use nix::sys::signal::{SigEvent, SigSet, SigevNotify, SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
@@ -40,13 +40,20 @@ impl Kick {
     pub fn prepare(vcpu: &vmm::kvm::Vcpu) -> Result<Kick, RunError> {
         let mut blocked = SigSet::empty();
         blocked.add(KICK);
-        let host = |what| move |error: nix::Error| RunError::Host { what, source: error.into() };
+        let host = |what| {
+            move |error: nix::Error| RunError::Host {
+                what,
+                source: error.into(),
+            }
+        };
         pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&blocked), None)
             .map_err(host("cannot block the kick signal"))?;
         let mut inside = SigSet::thread_get_mask().map_err(host("cannot read the signal mask"))?;
         inside.remove(KICK);
         set_signal_mask(vcpu, &inside)?;
-        Ok(Kick { thread: pthread_self() })
+        Ok(Kick {
+            thread: pthread_self(),
+        })
     }
 
     /// Stops the vCPU if it runs, or else keeps it from its next entry.
@@ -93,7 +100,11 @@ fn set_signal_mask(vcpu: &vmm::kvm::Vcpu, mask: &SigSet) -> Result<(), RunError>
     let mask = Mask { len: 8, set };
     // SAFETY: the kernel reads `len` and then `len` bytes of set, all of them in `mask`.
     let answer = unsafe {
-        libc::ioctl(vcpu.fd().as_raw_fd(), nr::KVM_SET_SIGNAL_MASK(), std::ptr::from_ref(&mask))
+        libc::ioctl(
+            vcpu.fd().as_raw_fd(),
+            nr::KVM_SET_SIGNAL_MASK(),
+            std::ptr::from_ref(&mask),
+        )
     };
     if answer == 0 {
         return Ok(());
@@ -123,9 +134,11 @@ impl KickTimer {
             thread_id: gettid().as_raw(),
             si_value: 0,
         });
-        let timer = Timer::new(ClockId::CLOCK_MONOTONIC, event).map_err(|error| {
-            RunError::Host { what: "cannot make the vCPU's timer", source: error.into() }
-        })?;
+        let timer =
+            Timer::new(ClockId::CLOCK_MONOTONIC, event).map_err(|error| RunError::Host {
+                what: "cannot make the vCPU's timer",
+                source: error.into(),
+            })?;
         Ok(KickTimer { timer })
     }
 

@@ -301,19 +301,24 @@ impl<S: Sink> Live<S> {
 
     /// Sets the timer that stops a running guest for a due timer of its machine.
     fn arm_deadline(&mut self) {
-        let Some(deadline) = self.guest.machine().next_deadline() else { return };
+        let Some(deadline) = self.guest.machine().next_deadline() else {
+            return;
+        };
         let grace = match self.recorder {
             Some(_) => u64::try_from(self.options.patience.as_nanos()).unwrap_or(u64::MAX),
             None => 0,
         };
         let target = deadline.saturating_add(grace);
-        if self.armed_for.is_some_and(|armed| armed <= target && armed > self.guest.machine().now())
+        if self
+            .armed_for
+            .is_some_and(|armed| armed <= target && armed > self.guest.machine().now())
         {
             return; // An earlier kick is on its way; the next entry after it sets the rest.
         }
         let now = self.virtual_now();
         self.armed_for = Some(target);
-        self.deadline_timer.set(Duration::from_nanos(target.saturating_sub(now)));
+        self.deadline_timer
+            .set(Duration::from_nanos(target.saturating_sub(now)));
     }
 
     fn wait_for_input(&mut self) {
@@ -342,7 +347,9 @@ impl<S: Sink> Live<S> {
     pub(super) fn close_epoch(&mut self) -> Result<Epoch, RunError> {
         let at = self.at();
         let digest = self.guest.digest();
-        let Some(recorder) = &mut self.recorder else { return Ok(0) };
+        let Some(recorder) = &mut self.recorder else {
+            return Ok(0);
+        };
         let epoch = recorder.close(at, digest)?;
         let number = epoch.epoch;
         self.counters.epochs += 1;

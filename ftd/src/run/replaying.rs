@@ -44,8 +44,19 @@ pub fn follow<S: Source>(mut guest: Guest, source: S) -> Result<Replayed<S>, Run
         half_loaded: false,
     };
     while follower.step()? {}
-    let Follower { guest, source, executed, ended, .. } = follower;
-    Ok(Replayed { guest, source, executed, ended })
+    let Follower {
+        guest,
+        source,
+        executed,
+        ended,
+        ..
+    } = follower;
+    Ok(Replayed {
+        guest,
+        source,
+        executed,
+        ended,
+    })
 }
 
 struct Follower<S> {
@@ -65,8 +76,11 @@ impl<S: Source> Follower<S> {
     /// Applies what the log has for this position, then runs to the next exit. `false` at the end.
     fn step(&mut self) -> Result<bool, RunError> {
         while self.replayer.is_empty() {
-            let Some(epoch) = self.source.next()? else { return Ok(false) };
-            self.replayer.push_epoch(epoch.epoch, decode_epoch(epoch.epoch, &epoch.bytes)?);
+            let Some(epoch) = self.source.next()? else {
+                return Ok(false);
+            };
+            self.replayer
+                .push_epoch(epoch.epoch, decode_epoch(epoch.epoch, &epoch.bytes)?);
         }
         let here = match self.replayer.next_position() {
             Some(start) if !self.loaded => start,
@@ -109,7 +123,8 @@ impl<S: Source> Follower<S> {
             Event::Output { crc } => self.replayer.check_output(here, crc)?,
             Event::Reached { digest } => {
                 if self.loaded && !self.half_loaded {
-                    self.replayer.check_reached(here, digest, self.guest.digest())?;
+                    self.replayer
+                        .check_reached(here, digest, self.guest.digest())?;
                 }
                 self.executed = epoch;
                 self.source.executed(epoch, self.guest.machine().now())?;
@@ -120,7 +135,10 @@ impl<S: Source> Follower<S> {
 
     fn run_to_exit(&mut self) -> Result<(), RunError> {
         if self.guest.is_idle() {
-            return Err(Divergence::Idle { at: Position::Exit(self.guest.exits()) }.into());
+            return Err(Divergence::Idle {
+                at: Position::Exit(self.guest.exits()),
+            }
+            .into());
         }
         loop {
             match self.guest.enter()? {

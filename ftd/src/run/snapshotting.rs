@@ -13,7 +13,9 @@ use super::live::{Live, Sink};
 impl<S: Sink> Live<S> {
     /// Puts a snapshot at the guest's position into the log and ends the epoch.
     pub(super) fn snapshot(&mut self) -> Result<(), RunError> {
-        let Some(recorder) = &mut self.recorder else { return Ok(()) };
+        let Some(recorder) = &mut self.recorder else {
+            return Ok(());
+        };
         let sink = &mut self.sink;
         let counters = &mut self.counters;
         snapshot(&mut self.guest, recorder, &mut |epoch| {
@@ -39,7 +41,10 @@ fn snapshot(
     let mut chunk: Vec<Page> = Vec::new();
     let mut failed = None;
     guest.drain_dirty(|gfn, data| {
-        chunk.push(Page { gfn, data: data.to_vec() });
+        chunk.push(Page {
+            gfn,
+            data: data.to_vec(),
+        });
         if chunk.len() < PAGES_PER_EVENT {
             return ControlFlow::Continue(());
         }
@@ -59,6 +64,13 @@ fn snapshot(
     if let Some(error) = failed {
         return Err(error);
     }
-    recorder.snapshot(at, Snapshot { cpu, machine, pages: chunk })?;
+    recorder.snapshot(
+        at,
+        Snapshot {
+            cpu,
+            machine,
+            pages: chunk,
+        },
+    )?;
     send(recorder.close(at, digest)?)
 }

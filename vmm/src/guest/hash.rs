@@ -24,13 +24,20 @@ impl StateHash {
     /// One hash of all three.
     pub fn combined(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.cpu).update(&self.machine).update(&self.memory);
+        hasher
+            .update(&self.cpu)
+            .update(&self.machine)
+            .update(&self.memory);
         *hasher.finalize().as_bytes()
     }
 
     /// The names of the parts in which two hashes differ.
     pub fn differences(&self, other: &StateHash) -> Vec<&'static str> {
-        let StateHash { cpu, machine, memory } = self;
+        let StateHash {
+            cpu,
+            machine,
+            memory,
+        } = self;
         [
             ("registers", *cpu == other.cpu),
             ("device state", *machine == other.machine),

@@ -163,7 +163,11 @@ impl Guest {
             _ => None,
         };
         let needs_clock = rdtsc.is_some() || self.exit_needs_clock(&exit);
-        Ok(Stop::Exit(Access { exit, needs_clock, rdtsc }))
+        Ok(Stop::Exit(Access {
+            exit,
+            needs_clock,
+            rdtsc,
+        }))
     }
 
     fn inject_pending(&mut self) -> Result<(), VmmError> {
@@ -198,7 +202,13 @@ impl Guest {
 
     /// Carries out the access of an exit on the machine. Its effects are waiting afterwards.
     pub fn carry_out(&mut self, access: Access) -> Result<(), VmmError> {
-        let Guest { vcpu, vm, machine, fault_due, .. } = self;
+        let Guest {
+            vcpu,
+            vm,
+            machine,
+            fault_due,
+            ..
+        } = self;
         let memory = vm.memory();
         match access.exit {
             Exit::PortIn { port, size, .. } => {
@@ -244,21 +254,45 @@ impl Guest {
             Exit::SetTpr => machine.set_cr8(vcpu.cr8()),
             Exit::InterruptWindow | Exit::Interrupted | Exit::Failed { .. } => {}
         }
-        self.tsc_trap.watch(self.exits, &self.vcpu, self.vm.memory())
+        self.tsc_trap
+            .watch(self.exits, &self.vcpu, self.vm.memory())
     }
 
     /// CRC32C over the general registers and the machine's time: cheap enough for every epoch.
     pub fn digest(&self) -> u32 {
         let r = self.vcpu.regs();
         let words = [
-            r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rsp, r.rbp, r.r8, r.r9, r.r10, r.r11,
-            r.r12, r.r13, r.r14, r.r15, r.rip, r.rflags, self.machine.now(), self.exits,
+            r.rax,
+            r.rbx,
+            r.rcx,
+            r.rdx,
+            r.rsi,
+            r.rdi,
+            r.rsp,
+            r.rbp,
+            r.r8,
+            r.r9,
+            r.r10,
+            r.r11,
+            r.r12,
+            r.r13,
+            r.r14,
+            r.r15,
+            r.rip,
+            r.rflags,
+            self.machine.now(),
+            self.exits,
         ];
-        words.iter().fold(0, |crc, word| crc32c::crc32c_append(crc, &word.to_le_bytes()))
+        words.iter().fold(0, |crc, word| {
+            crc32c::crc32c_append(crc, &word.to_le_bytes())
+        })
     }
 
     fn run_state(&self) -> RunState {
-        RunState { gp_breakpoint: self.tsc_trap.address(), halted: self.halted }
+        RunState {
+            gp_breakpoint: self.tsc_trap.address(),
+            halted: self.halted,
+        }
     }
 
     /// Where the vCPU is, for a crash report.
@@ -268,8 +302,15 @@ impl Guest {
         format!(
             "after exit {} at CS:RIP {:#x}:{:#x}, RSP {:#x}, RFLAGS {:#x}, CR0 {:#x}, CR2 {:#x}, \
              CR3 {:#x}, CR4 {:#x}",
-            self.exits, sregs.cs.selector, regs.rip, regs.rsp, regs.rflags, sregs.cr0, sregs.cr2,
-            sregs.cr3, sregs.cr4
+            self.exits,
+            sregs.cs.selector,
+            regs.rip,
+            regs.rsp,
+            regs.rflags,
+            sregs.cr0,
+            sregs.cr2,
+            sregs.cr3,
+            sregs.cr4
         )
     }
 }

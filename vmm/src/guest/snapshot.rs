@@ -34,13 +34,16 @@ impl Guest {
         let (state, rest) = postcard::take_from_bytes::<MachineState>(machine)
             .map_err(|error| VmmError::BadSnapshot(format!("machine state: {error}")))?;
         if !rest.is_empty() {
-            return Err(VmmError::BadSnapshot("machine state has trailing bytes".to_owned()));
+            return Err(VmmError::BadSnapshot(
+                "machine state has trailing bytes".to_owned(),
+            ));
         }
         let machine = Machine::restore(&self.config, state)
             .map_err(|error| VmmError::BadSnapshot(error.to_string()))?;
         self.vcpu.settle()?;
         cpu.load(&mut self.vcpu)?;
-        self.tsc_trap.restore(cpu.run_state().gp_breakpoint, &self.vcpu)?;
+        self.tsc_trap
+            .restore(cpu.run_state().gp_breakpoint, &self.vcpu)?;
         self.halted = cpu.run_state().halted;
         // Whether an interrupt can be injected is known only once KVM has looked at the new state.
         self.vcpu.settle()?;
@@ -55,7 +58,10 @@ impl Guest {
         const ZEROS: [u8; PAGE_BYTES as usize] = [0; PAGE_BYTES as usize];
         let data = if data.is_empty() { &ZEROS[..] } else { data };
         if data.len() != ZEROS.len() {
-            return Err(VmmError::BadSnapshot(format!("page {gfn:#x} has {} bytes", data.len())));
+            return Err(VmmError::BadSnapshot(format!(
+                "page {gfn:#x} has {} bytes",
+                data.len()
+            )));
         }
         gfn.checked_mul(PAGE_BYTES)
             .and_then(|address| self.memory().write_slice(data, GuestAddress(address)).ok())
@@ -83,7 +89,11 @@ impl Guest {
         let mut page = [0u8; PAGE_BYTES as usize];
         for gfn in dirty.iter() {
             read_page(self.memory(), gfn, &mut page);
-            let data: &[u8] = if page.iter().all(|b| *b == 0) { &[] } else { &page };
+            let data: &[u8] = if page.iter().all(|b| *b == 0) {
+                &[]
+            } else {
+                &page
+            };
             if visit(gfn, data).is_break() {
                 break;
             }

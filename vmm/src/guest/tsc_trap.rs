@@ -42,13 +42,12 @@ impl TscTrap {
 
     /// Looks now and then, at exits that every replica has alike, where the guest's #GP entry is,
     /// and moves the breakpoint there.
-    pub fn watch(
-        &mut self,
-        exits: u64,
-        vcpu: &Vcpu,
-        memory: &GuestMemory,
-    ) -> Result<(), VmmError> {
-        let every = if exits < EARLY_EXITS { LOOK_EVERY_EARLY } else { LOOK_EVERY };
+    pub fn watch(&mut self, exits: u64, vcpu: &Vcpu, memory: &GuestMemory) -> Result<(), VmmError> {
+        let every = if exits < EARLY_EXITS {
+            LOOK_EVERY_EARLY
+        } else {
+            LOOK_EVERY
+        };
         if !exits.is_multiple_of(every) {
             return Ok(());
         }
@@ -99,12 +98,22 @@ impl TscTrap {
             _ => return Ok(None),
         };
         let sregs = vcpu.sregs()?;
-        let (Some(cs), Some(ss)) =
-            (segment(vcpu, memory, &sregs, cs), segment(vcpu, memory, &sregs, ss))
-        else {
+        let (Some(cs), Some(ss)) = (
+            segment(vcpu, memory, &sregs, cs),
+            segment(vcpu, memory, &sregs, ss),
+        ) else {
             return Ok(None);
         };
-        Ok(Some(TrappedRdtsc { regs, sregs, cs, ss, rip, rflags, rsp, aux }))
+        Ok(Some(TrappedRdtsc {
+            regs,
+            sregs,
+            cs,
+            ss,
+            rip,
+            rflags,
+            rsp,
+            aux,
+        }))
     }
 }
 
@@ -125,7 +134,16 @@ impl TrappedRdtsc {
     /// Puts the vCPU behind the instruction, with `tsc` in EDX:EAX (and 0 in ECX for RDTSCP:
     /// IA32_TSC_AUX is hidden and zero).
     pub fn emulate(self, vcpu: &mut Vcpu, tsc: u64) -> Result<(), VmmError> {
-        let TrappedRdtsc { mut regs, mut sregs, cs, ss, rip, rflags, rsp, aux } = self;
+        let TrappedRdtsc {
+            mut regs,
+            mut sregs,
+            cs,
+            ss,
+            rip,
+            rflags,
+            rsp,
+            aux,
+        } = self;
         regs.rax = tsc & 0xffff_ffff;
         regs.rdx = tsc >> 32;
         if aux {
@@ -206,7 +224,9 @@ fn read_virtual(vcpu: &Vcpu, memory: &GuestMemory, address: u64, into: &mut [u8]
     let mut done = 0;
     while done < into.len() {
         let at = address.wrapping_add(done as u64);
-        let Ok(found) = vcpu.fd().translate_gva(at) else { return false };
+        let Ok(found) = vcpu.fd().translate_gva(at) else {
+            return false;
+        };
         if found.valid == 0 {
             return false;
         }

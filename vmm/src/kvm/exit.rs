@@ -105,17 +105,29 @@ pub fn decode(run: &kvm_run) -> Exit {
                 if mmio.is_write == 0 {
                     Exit::MmioRead { address, len }
                 } else {
-                    Exit::MmioWrite { address, len, data: mmio.data }
+                    Exit::MmioWrite {
+                        address,
+                        len,
+                        data: mmio.data,
+                    }
                 }
             }
-            KVM_EXIT_X86_RDMSR => Exit::ReadMsr { index: any.msr.index },
-            KVM_EXIT_X86_WRMSR => Exit::WriteMsr { index: any.msr.index, value: any.msr.data },
+            KVM_EXIT_X86_RDMSR => Exit::ReadMsr {
+                index: any.msr.index,
+            },
+            KVM_EXIT_X86_WRMSR => Exit::WriteMsr {
+                index: any.msr.index,
+                value: any.msr.data,
+            },
             KVM_EXIT_HLT => Exit::Halt,
             KVM_EXIT_IRQ_WINDOW_OPEN => Exit::InterruptWindow,
             KVM_EXIT_SET_TPR => Exit::SetTpr,
             KVM_EXIT_DEBUG => {
                 let arch = any.debug.arch;
-                Exit::Debug { pc: arch.pc, dr6: arch.dr6 }
+                Exit::Debug {
+                    pc: arch.pc,
+                    dr6: arch.dr6,
+                }
             }
             KVM_EXIT_SHUTDOWN => Exit::Shutdown,
             KVM_EXIT_INTR => Exit::Interrupted,

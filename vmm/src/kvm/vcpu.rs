@@ -21,12 +21,18 @@ pub struct Vcpu {
 impl Vcpu {
     /// Makes vCPU 0 with this CPUID.
     pub fn new(kvm: &Kvm, vm: &Vm, cpuid: &[kvm_cpuid_entry2]) -> Result<Vcpu, VmmError> {
-        let mut fd = vm.fd().create_vcpu(0).map_err(VmmError::ioctl("KVM_CREATE_VCPU"))?;
-        let cpuid = CpuId::from_entries(cpuid)
-            .map_err(|_| VmmError::MissingCapability { what: "room for the CPU model's CPUID" })?;
-        fd.set_cpuid2(&cpuid).map_err(VmmError::ioctl("KVM_SET_CPUID2"))?;
-        let run_bytes =
-            kvm.get_vcpu_mmap_size().map_err(VmmError::ioctl("KVM_GET_VCPU_MMAP_SIZE"))?;
+        let mut fd = vm
+            .fd()
+            .create_vcpu(0)
+            .map_err(VmmError::ioctl("KVM_CREATE_VCPU"))?;
+        let cpuid = CpuId::from_entries(cpuid).map_err(|_| VmmError::MissingCapability {
+            what: "room for the CPU model's CPUID",
+        })?;
+        fd.set_cpuid2(&cpuid)
+            .map_err(VmmError::ioctl("KVM_SET_CPUID2"))?;
+        let run_bytes = kvm
+            .get_vcpu_mmap_size()
+            .map_err(VmmError::ioctl("KVM_GET_VCPU_MMAP_SIZE"))?;
         fd.set_sync_valid_reg(SyncReg::Register);
         Ok(Vcpu { fd, run_bytes })
     }
@@ -56,7 +62,9 @@ impl Vcpu {
         self.fd.set_kvm_immediate_exit(0);
         match settled? {
             Exit::Interrupted => Ok(()),
-            exit => Err(VmmError::BadSnapshot(format!("settling the vCPU ended in {exit:?}"))),
+            exit => Err(VmmError::BadSnapshot(format!(
+                "settling the vCPU ended in {exit:?}"
+            ))),
         }
     }
 
@@ -83,12 +91,16 @@ impl Vcpu {
 
     /// Special registers (a system call).
     pub fn sregs(&self) -> Result<kvm_sregs, VmmError> {
-        self.fd.get_sregs().map_err(VmmError::ioctl("KVM_GET_SREGS"))
+        self.fd
+            .get_sregs()
+            .map_err(VmmError::ioctl("KVM_GET_SREGS"))
     }
 
     /// Sets the special registers.
     pub fn set_sregs(&self, sregs: &kvm_sregs) -> Result<(), VmmError> {
-        self.fd.set_sregs(sregs).map_err(VmmError::ioctl("KVM_SET_SREGS"))
+        self.fd
+            .set_sregs(sregs)
+            .map_err(VmmError::ioctl("KVM_SET_SREGS"))
     }
 
     /// Whether an interrupt can be injected at this exit.
@@ -110,13 +122,18 @@ impl Vcpu {
     #[allow(unsafe_code)]
     pub fn inject(&mut self, vector: u8) -> Result<(), VmmError> {
         use vmm_sys_util::ioctl::ioctl_with_ref;
-        let interrupt = kvm_bindings::kvm_interrupt { irq: u32::from(vector) };
+        let interrupt = kvm_bindings::kvm_interrupt {
+            irq: u32::from(vector),
+        };
         // SAFETY: the descriptor is a vCPU's, the kernel only reads the structure.
         let answer = unsafe { ioctl_with_ref(&self.fd, nr::KVM_INTERRUPT(), &interrupt) };
         if answer == 0 {
             return Ok(());
         }
-        Err(VmmError::Ioctl { what: "KVM_INTERRUPT", source: std::io::Error::last_os_error() })
+        Err(VmmError::Ioctl {
+            what: "KVM_INTERRUPT",
+            source: std::io::Error::last_os_error(),
+        })
     }
 
     /// Arms (or with `None` disarms) a hardware breakpoint, and single-stepping.
@@ -131,8 +148,14 @@ impl Vcpu {
         if single_step {
             control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
         }
-        let debug = kvm_guest_debug { control, arch: kvm_guest_debug_arch { debugreg }, pad: 0 };
-        self.fd.set_guest_debug(&debug).map_err(VmmError::ioctl("KVM_SET_GUEST_DEBUG"))
+        let debug = kvm_guest_debug {
+            control,
+            arch: kvm_guest_debug_arch { debugreg },
+            pad: 0,
+        };
+        self.fd
+            .set_guest_debug(&debug)
+            .map_err(VmmError::ioctl("KVM_SET_GUEST_DEBUG"))
     }
 
     /// The data of the port exit that the vCPU is stopped at.
@@ -157,5 +180,10 @@ impl Vcpu {
 
 mod nr {
     #![allow(missing_docs)]
-    vmm_sys_util::ioctl_iow_nr!(KVM_INTERRUPT, kvm_bindings::KVMIO, 0x86, kvm_bindings::kvm_interrupt);
+    vmm_sys_util::ioctl_iow_nr!(
+        KVM_INTERRUPT,
+        kvm_bindings::KVMIO,
+        0x86,
+        kvm_bindings::kvm_interrupt
+    );
 }

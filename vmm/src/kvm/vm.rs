@@ -19,10 +19,12 @@ const RAM_SLOT: u32 = 0;
 
 /// Opens `/dev/kvm` and checks its API version and the capabilities ftd cannot do without.
 pub fn open_kvm() -> Result<Kvm, VmmError> {
-    let kvm = Kvm::new()
-        .map_err(|e| VmmError::OpenKvm(std::io::Error::from_raw_os_error(e.errno())))?;
+    let kvm =
+        Kvm::new().map_err(|e| VmmError::OpenKvm(std::io::Error::from_raw_os_error(e.errno())))?;
     if kvm.get_api_version() != kvm_bindings::KVM_API_VERSION as i32 {
-        return Err(VmmError::MissingCapability { what: "API version 12" });
+        return Err(VmmError::MissingCapability {
+            what: "API version 12",
+        });
     }
     let needed = [
         (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
@@ -118,13 +120,18 @@ impl Vm {
             ],
             ..Default::default()
         })
-        .map_err(VmmError::ioctl("KVM_ENABLE_CAP(KVM_CAP_X86_USER_SPACE_MSR)"))?;
+        .map_err(VmmError::ioctl(
+            "KVM_ENABLE_CAP(KVM_CAP_X86_USER_SPACE_MSR)",
+        ))?;
         filter_msrs(&fd, closed)?;
         // kvm_intel keeps a real-mode task segment and page table in these three pages.
         // They lie in device space, where no RAM is. kvm_amd ignores them.
         let _ = fd.set_identity_map_address(0xfeff_c000);
         let _ = fd.set_tss_address(0xfeff_d000);
-        let vm = Vm { fd: Arc::new(fd), memory };
+        let vm = Vm {
+            fd: Arc::new(fd),
+            memory,
+        };
         vm.dirty_ram().log(false)?;
         Ok(vm)
     }
@@ -141,7 +148,10 @@ impl Vm {
 
     /// RAM and dirty log together, for another thread.
     pub fn dirty_ram(&self) -> DirtyRam {
-        DirtyRam { fd: Arc::clone(&self.fd), memory: self.memory.clone() }
+        DirtyRam {
+            fd: Arc::clone(&self.fd),
+            memory: self.memory.clone(),
+        }
     }
 }
 
@@ -168,8 +178,10 @@ fn filter_msrs(fd: &VmFd, closed: &[MsrRange]) -> Result<(), VmmError> {
 
 /// Windows of MSRs, each with a bitmap in which a 0 bit closes one: KVM takes at most 16 ranges.
 fn bitmaps(closed: &[MsrRange]) -> Vec<(u32, u32, Vec<u8>)> {
-    let mut indices: Vec<u32> =
-        closed.iter().flat_map(|range| range.first..range.first + range.count).collect();
+    let mut indices: Vec<u32> = closed
+        .iter()
+        .flat_map(|range| range.first..range.first + range.count)
+        .collect();
     indices.sort_unstable();
     let mut windows: Vec<(u32, u32, Vec<u8>)> = Vec::new();
     for index in indices {
@@ -202,7 +214,10 @@ mod tests {
                 })
             })
         };
-        for msr in (0..0x4000).chain(0xc000_0000..0xc000_4000).chain(0xc001_0000..0xc001_4000) {
+        for msr in (0..0x4000)
+            .chain(0xc000_0000..0xc000_4000)
+            .chain(0xc001_0000..0xc001_4000)
+        {
             assert_eq!(is_closed(msr), closed(msr).is_some(), "{msr:#x}");
         }
     }
