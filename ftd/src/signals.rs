@@ -10,7 +10,8 @@ pub fn stop_signals() -> Result<SignalFd> {
     let mut set = SigSet::empty();
     set.add(Signal::SIGINT);
     set.add(Signal::SIGTERM);
-    set.thread_block().context("cannot block SIGINT and SIGTERM")?;
+    set.thread_block()
+        .context("cannot block SIGINT and SIGTERM")?;
     SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .context("cannot make a signalfd")
 }

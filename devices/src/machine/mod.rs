@@ -62,7 +62,7 @@ impl Machine {
     pub fn new(config: &MachineConfig) -> Self {
         let (virtio, slots) = (config.build(), config.slots());
         debug_assert!(virtio.len() == slots.len() && slots.len() <= VIRTIO_MMIO_COUNT);
-        Machine {
+        let mut machine = Machine {
             now: 0,
             tsc_offset: 0,
             interrupts: Interrupts::default(),
@@ -73,7 +73,9 @@ impl Machine {
             virtio,
             slots,
             effects: Vec::new(),
-        }
+        };
+        machine.update_pit();
+        machine
     }
 
     /// Base address and GSI of each virtio-mmio window that has a device, from window 0 on.

@@ -67,6 +67,15 @@ impl Channel {
         }
     }
 
+    /// A counter as firmware leaves one that nobody uses: a full count was loaded, and it neither
+    /// counts nor interrupts.
+    pub(super) fn loaded() -> Self {
+        Channel {
+            null_count: false,
+            ..Channel::new(true)
+        }
+    }
+
     /// A control word for this counter: a mode, or a counter latch command.
     pub(super) fn control(&mut self, value: u8, now: VirtualNs) {
         self.bytes = match (value >> 4) & 3 {
@@ -290,7 +299,8 @@ impl Channel {
         } = self;
         let most = if *bcd { 10_000 } else { 0x1_0000 };
         let phase_ok = match *phase {
-            Phase::Idle => *null_count || matches!(mode, 1 | 5),
+            // Loaded and idle in mode 0 is how a counter starts ([`Channel::loaded`]).
+            Phase::Idle => *null_count || matches!(mode, 1 | 5) || *mode == 0 && *gate,
             // A gate that fell stops all modes but 1 and 5.
             Phase::Counting { since, .. } => since <= now && (*gate || matches!(mode, 1 | 5)),
             Phase::Stopped { .. } => !gate && !matches!(mode, 1 | 5),

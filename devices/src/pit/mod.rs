@@ -29,12 +29,9 @@ pub struct Pit {
 
 impl Default for Pit {
     fn default() -> Self {
-        // A PC's firmware leaves counter 0 running at 18.2 Hz (mode 3, full count). There is none
-        // here, and Linux reads the counter for its first random numbers, waiting for a count.
-        let mut system = Channel::new(true);
-        system.control(0x36, 0);
-        system.write(0, 0);
-        system.write(0, 0);
+        // A PC's firmware has loaded counter 0. There is none here, and Linux reads the counter for
+        // its first random numbers, waiting until its status says that a count was loaded.
+        let system = Channel::loaded();
         let channels = [system, Channel::new(true), Channel::new(false)];
         Pit {
             channels,

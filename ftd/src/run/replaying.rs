@@ -105,12 +105,13 @@ impl<S: Source> Follower<S> {
                 self.note_effects();
             }
             Event::Pages(pages) => {
-                self.half_loaded = true;
+                self.begin_load()?;
                 for page in pages {
                     self.guest.write_page(page.gfn, &page.data)?;
                 }
             }
             Event::Snapshot(snapshot) => {
+                self.begin_load()?;
                 for page in &snapshot.pages {
                     self.guest.write_page(page.gfn, &page.data)?;
                 }
@@ -129,6 +130,16 @@ impl<S: Source> Follower<S> {
                 self.executed = epoch;
                 self.source.executed(epoch, self.guest.machine().now())?;
             }
+        }
+        Ok(())
+    }
+
+    /// The last access must be over before a snapshot's pages are written: its completion may
+    /// still write to RAM.
+    fn begin_load(&mut self) -> Result<(), RunError> {
+        if !self.half_loaded {
+            self.guest.settle()?;
+            self.half_loaded = true;
         }
         Ok(())
     }

@@ -53,6 +53,12 @@ impl Guest {
         Ok(())
     }
 
+    /// Finishes the last access, so that nothing of it reaches RAM or registers later. To be called
+    /// before the pages of a snapshot are written.
+    pub fn settle(&mut self) -> Result<(), VmmError> {
+        self.vcpu.settle()
+    }
+
     /// Writes one page that came with a snapshot; empty `data` stands for zeros.
     pub fn write_page(&mut self, gfn: u64, data: &[u8]) -> Result<(), VmmError> {
         const ZEROS: [u8; PAGE_BYTES as usize] = [0; PAGE_BYTES as usize];
