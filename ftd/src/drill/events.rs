@@ -55,6 +55,22 @@ impl Events {
         self.0.iter().find(|event| event.event == name)
     }
 
+    /// The events from number `index` on.
+    pub fn from(&self, index: usize) -> Events {
+        Events(self.0.get(index..).unwrap_or_default().to_vec())
+    }
+
+    /// Whether the last that is said of protection is that there is some.
+    pub fn is_protected(&self) -> bool {
+        let telling = ["protected", "peer_lost", "alone", "halted", "guest_ended"];
+        let last = self
+            .0
+            .iter()
+            .rev()
+            .find(|event| telling.contains(&event.event.as_str()));
+        last.is_some_and(|event| event.event == "protected")
+    }
+
     /// How many events have this name.
     pub fn count(&self, name: &str) -> u64 {
         self.0.iter().filter(|event| event.event == name).count() as u64
@@ -86,6 +102,23 @@ mod tests {
             Some(12.5)
         );
         assert_eq!((events.count("live"), events.count("alone")), (1, 0));
+        assert_eq!(events.from(1).count("started"), 0);
         assert_eq!(Events::read(&folder.path().join("none")), Events::default());
+    }
+
+    #[test]
+    fn protection_is_what_was_said_last() {
+        let events = |names: &[&str]| {
+            let event = |name: &&str| Event {
+                t_unix_ns: 0,
+                event: (*name).into(),
+                fields: Map::new(),
+            };
+            Events(names.iter().map(event).collect())
+        };
+        assert!(!events(&["started"]).is_protected());
+        assert!(events(&["protected", "other"]).is_protected());
+        assert!(!events(&["protected", "peer_lost"]).is_protected());
+        assert!(events(&["protected", "peer_lost", "alone", "protected"]).is_protected());
     }
 }

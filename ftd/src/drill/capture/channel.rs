@@ -91,6 +91,8 @@ pub struct Channel {
     pub acks: Vec<Ack>,
     /// Epochs seen.
     pub epochs: u64,
+    /// When which epoch passed: (nanoseconds since 1970, number).
+    pub epoch_times: Vec<(u64, u64)>,
     /// Places where the capture lacks bytes.
     pub losses: u64,
     /// Bytes of the log: epochs with their headers, without live clones.
@@ -168,12 +170,14 @@ impl Channel {
     /// Puts acknowledgements of several captures into the order of their times.
     pub fn sort(&mut self) {
         self.acks.sort_by_key(|ack| ack.at_unix_ns);
+        self.epoch_times.sort_unstable();
     }
 
     fn frame(&mut self, header: &Header, body: &[u8], at_unix_ns: u64) -> Option<()> {
         match header.kind {
             TYPE_EPOCH => {
                 self.epochs += 1;
+                self.epoch_times.push((at_unix_ns, header.epoch));
                 self.log_bytes += (HEADER_BYTES + body.len()) as u64;
                 let mut cursor = Cursor(body.get(4..)?);
                 let crcs = outputs(&mut cursor)?;

@@ -26,22 +26,37 @@ pub struct GuestFrame {
     pub bytes: Vec<u8>,
 }
 
-/// When the guest is protected, in nanoseconds since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// When the guest has no backup, so that no rule applies to what it sends.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Windows {
-    /// From the backup's first acknowledgement on. `None`: never.
-    pub protected_from_unix_ns: Option<u64>,
-    /// Until the survivor has won the arbiter. `None`: to the end.
-    pub alone_from_unix_ns: Option<u64>,
+    /// From the first time to the second, in nanoseconds since 1970.
+    alone: Vec<(u64, u64)>,
 }
 
 impl Windows {
+    /// Alone until the backup's first acknowledgement, and from each time in `alone_from` (a side
+    /// has won the arbiter) until an epoch that was sent later is acknowledged.
+    pub fn new(channel: &Channel, alone_from: &[u64]) -> Self {
+        let until = |from: u64| {
+            let later = channel.epoch_times.iter().find(|(at, _)| *at > from);
+            let covered = later.and_then(|(sent, epoch)| {
+                channel
+                    .acks
+                    .iter()
+                    .find(|ack| ack.at_unix_ns > *sent && ack.epoch >= *epoch)
+            });
+            covered.map_or(u64::MAX, |ack| ack.at_unix_ns)
+        };
+        let starts = std::iter::once(0).chain(alone_from.iter().copied());
+        Windows {
+            alone: starts.map(|from| (from, until(from))).collect(),
+        }
+    }
+
     fn is_alone(&self, at_unix_ns: u64) -> bool {
-        self.protected_from_unix_ns
-            .is_none_or(|from| at_unix_ns <= from)
-            || self
-                .alone_from_unix_ns
-                .is_some_and(|from| at_unix_ns >= from)
+        self.alone
+            .iter()
+            .any(|(from, to)| (*from..=*to).contains(&at_unix_ns))
     }
 }
 
@@ -94,7 +109,7 @@ impl Verdict {
 }
 
 /// Judges the guest's frames, which must be sorted by time, as the channel's acknowledgements must.
-pub fn judge(channel: &Channel, frames: &[GuestFrame], windows: Windows) -> Verdict {
+pub fn judge(channel: &Channel, frames: &[GuestFrame], windows: &Windows) -> Verdict {
     let mut verdict = Verdict {
         epochs: channel.epochs,
         acks: channel.acks.len() as u64,

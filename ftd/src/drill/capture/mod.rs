@@ -50,12 +50,6 @@ pub enum CaptureError {
         #[source]
         source: ChannelFault,
     },
-    /// No frame names the guest's address, so the guest is not known by its MAC.
-    #[error("no frame of the guest {guest} was captured")]
-    NoGuest {
-        /// The guest's address.
-        guest: IpAddr,
-    },
 }
 
 /// A capture of what leaves one host for the guest's network.
@@ -79,9 +73,9 @@ pub struct Evidence {
     pub lan: Vec<LanCapture>,
     /// The guest's address, by which its MAC is found.
     pub guest: IpAddr,
-    /// From when on the survivor may speak without acknowledgement: it had won the arbiter
-    /// (nanoseconds since 1970). `None`: never in these captures.
-    pub alone_from_unix_ns: Option<u64>,
+    /// Times from which on a side may speak without acknowledgement, until a backup acknowledges
+    /// again: it had won the arbiter (nanoseconds since 1970).
+    pub alone_from_unix_ns: Vec<u64>,
 }
 
 /// Reads the captures and judges every frame of the guest.
@@ -99,16 +93,11 @@ pub fn judge(evidence: &Evidence) -> Result<Verdict, CaptureError> {
     for lan in &evidence.lan {
         truncated += read_lan(lan, &mut frames)?;
     }
-    let guest = guest_mac(&frames, evidence.guest).ok_or(CaptureError::NoGuest {
-        guest: evidence.guest,
-    })?;
-    frames.retain(|frame| packet::source(&frame.bytes) == Some(guest));
+    let guest = guest_mac(&frames, evidence.guest);
+    frames.retain(|frame| guest.is_some() && packet::source(&frame.bytes) == guest);
     frames.sort_by_key(|frame| frame.at_unix_ns);
-    let windows = Windows {
-        protected_from_unix_ns: channel.acks.first().map(|ack| ack.at_unix_ns),
-        alone_from_unix_ns: evidence.alone_from_unix_ns,
-    };
-    let mut verdict = judge::judge(&channel, &frames, windows);
+    let windows = Windows::new(&channel, &evidence.alone_from_unix_ns);
+    let mut verdict = judge::judge(&channel, &frames, &windows);
     verdict.packets_truncated = truncated;
     Ok(verdict)
 }

@@ -89,7 +89,7 @@ struct Site {
     log: Vec<(u64, Vec<u8>)>,
     lan: [Vec<(u64, Vec<u8>)>; 2],
     sequence: [u32; 2],
-    alone_from: Option<u64>,
+    alone_from: Vec<u64>,
 }
 
 impl Site {
@@ -99,7 +99,7 @@ impl Site {
             log: Vec::new(),
             lan: [Vec::new(), Vec::new()],
             sequence: [1000, 2000],
-            alone_from: None,
+            alone_from: Vec::new(),
         };
         site.log.push((0, tcp(2, 1, 1999, None, true, b"")));
         site.log.push((0, tcp(1, 2, 999, None, true, b"")));
@@ -147,7 +147,7 @@ impl Site {
                 },
             ],
             guest: [10, 77, 2, 100].into(),
-            alone_from_unix_ns: self.alone_from,
+            alone_from_unix_ns: self.alone_from.clone(),
         })
     }
 }
@@ -257,7 +257,7 @@ fn a_frame_padded_by_the_hosts_card_is_recognized() {
 fn after_the_arbiter_the_survivor_speaks_alone() {
     for host in [1, 2] {
         let mut site = good();
-        site.alone_from = Some(500);
+        site.alone_from = vec![500];
         site.send(400, 1, &epoch(4, vec![output(guest_frame(4))]));
         site.guest(510, host, guest_frame(4));
         site.guest(520, host, guest_frame(5));
@@ -272,6 +272,23 @@ fn after_the_arbiter_the_survivor_speaks_alone() {
             "too early"
         );
     }
+}
+
+#[test]
+fn a_primary_that_lost_its_backup_is_judged_again_once_another_has_joined() {
+    let mut site = good();
+    site.alone_from = vec![500];
+    site.guest(510, 1, guest_frame(5));
+    site.send(600, 1, &epoch(4, vec![]));
+    site.guest(605, 1, guest_frame(6));
+    site.send(610, 2, &ack(4));
+    site.guest(620, 1, guest_frame(7));
+    let verdict = site.judge().expect("judged");
+    assert_eq!(
+        (verdict.unjudged_alone, verdict.unmatched),
+        (3, 1),
+        "{verdict:?}"
+    );
 }
 
 #[test]
@@ -411,14 +428,14 @@ fn a_channel_that_is_not_understood_is_an_error() {
 
     let mut site = good();
     site.lan = [Vec::new(), Vec::new()];
-    assert!(matches!(site.judge(), Err(CaptureError::NoGuest { .. })));
+    assert_eq!(site.judge().expect("no guest").judged, 0);
 
     let missing = Evidence {
         log: vec![Path::new("/nonexistent/log.pcap").into()],
         log_port: 1,
         lan: Vec::new(),
         guest: [10, 77, 2, 100].into(),
-        alone_from_unix_ns: None,
+        alone_from_unix_ns: Vec::new(),
     };
     assert!(matches!(judge(&missing), Err(CaptureError::File { .. })));
 }

@@ -120,7 +120,7 @@ impl Captures {
     pub fn judge(
         &self,
         guest: std::net::IpAddr,
-        alone_from_unix_ns: Option<u64>,
+        alone_from_unix_ns: Vec<u64>,
     ) -> Result<Verdict, capture::CaptureError> {
         capture::judge(&Evidence {
             log: vec![self.file(LOG)],

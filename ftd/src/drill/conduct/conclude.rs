@@ -10,16 +10,27 @@ use crate::drill::plan::Role;
 use crate::drill::report::{Mark, Report};
 use crate::drill::site::Site;
 
-/// From when on the survivor may speak alone, by our clock: it had won the arbiter, and the other
-/// side had been killed. Where the hosts' clocks can't be compared exactly the earlier time counts.
-pub fn alone_from(killed: Role, evidence: &Evidence) -> Option<u64> {
-    let survivor = killed.other() as usize;
-    let won = evidence.events[survivor].first("arbiter_won")?;
-    let offset = evidence.offsets[survivor];
-    let won = offset
-        .here(won.t_unix_ns)
-        .saturating_sub(offset.uncertain_ns);
-    Some(won.max(evidence.killed_unix_ns?.0))
+/// From when on a side may speak alone, by our clock: it had won the arbiter; the survivor not before
+/// the kill. Where the hosts' clocks can't be compared exactly the earlier time counts.
+pub fn alone_from(killed: Role, evidence: &Evidence) -> Vec<u64> {
+    let mut times = Vec::new();
+    for role in [Role::Primary, Role::Backup] {
+        let offset = evidence.offsets[role as usize];
+        let before = evidence.events_before_kill[role as usize];
+        for (index, event) in evidence.events[role as usize].0.iter().enumerate() {
+            if event.event != "arbiter_won" {
+                continue;
+            }
+            let won = offset
+                .here(event.t_unix_ns)
+                .saturating_sub(offset.uncertain_ns);
+            let kill = evidence
+                .killed_unix_ns
+                .filter(|_| role != killed && index >= before);
+            times.push(won.max(kill.map_or(0, |(ordered, _)| ordered)));
+        }
+    }
+    times
 }
 
 /// When the killed side died: while the order was carried out, and not before the last answer that
@@ -40,13 +51,14 @@ pub fn conclude(
     verdict: Option<Result<Verdict, CaptureError>>,
 ) -> Report {
     let survivor = options.kill.other();
-    let events = &evidence.events[survivor as usize];
+    let events = evidence.after_kill(survivor);
     let client = evidence.client.clone().unwrap_or_default();
     let number_of = |event: &str, field: &str| events.first(event).and_then(|e| e.number(field));
     let text_of = |field: &str| {
-        let started = events
-            .first("started")
-            .or_else(|| evidence.events[0].first("started"));
+        let started = evidence
+            .events
+            .iter()
+            .find_map(|events| events.first("started"));
         started
             .and_then(|event| event.text(field))
             .unwrap_or_else(|| "unknown".into())
@@ -193,6 +205,12 @@ fn problems(options: &DrillOptions, evidence: &Evidence, report: &Report) -> Vec
     let divergences = report.divergences;
     if divergences > 0 {
         problems.push(format!("{divergences} divergences"));
+    }
+    if evidence.killed_unix_ns.is_some() && !evidence.protected_at_kill(options.kill) {
+        problems.push(format!(
+            "the guest was not protected when the {} was killed",
+            options.kill
+        ));
     }
     let wanted = u64::from(options.kill == Role::Primary);
     if evidence.failure.is_none() && report.failovers != wanted {

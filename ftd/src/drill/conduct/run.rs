@@ -32,6 +32,8 @@ pub struct Evidence {
     pub marks: Vec<Mark>,
     /// Before and after the kill, in nanoseconds since 1970.
     pub killed_unix_ns: Option<(u64, u64)>,
+    /// How many events each side had told before the kill.
+    pub events_before_kill: [usize; 2],
     /// What the client reported.
     pub client: Option<ClientReport>,
     /// Event logs of primary and backup.
@@ -42,6 +44,27 @@ pub struct Evidence {
     pub capture_dropped: u64,
     /// Why the drill stopped before its end.
     pub failure: Option<String>,
+}
+
+impl Evidence {
+    /// What a side told after the kill.
+    pub fn after_kill(&self, role: Role) -> Events {
+        let before = self.events_before_kill[role as usize];
+        let none = self.killed_unix_ns.is_none();
+        self.events[role as usize].from(if none { usize::MAX } else { before })
+    }
+
+    /// Whether the primary had a backup to the last: up to its own end, or that of the backup.
+    pub fn protected_at_kill(&self, killed: Role) -> bool {
+        let events = &self.events[Role::Primary as usize];
+        match killed {
+            Role::Primary => events.is_protected(),
+            Role::Backup => {
+                let before = self.events_before_kill[Role::Primary as usize];
+                Events(events.0.get(..before).unwrap_or_default().to_vec()).is_protected()
+            }
+        }
+    }
 }
 
 /// Conducts one drill; whatever goes wrong is in its report.
@@ -127,7 +150,7 @@ impl Steps<'_> {
             options.boot_timeout,
             |steps| {
                 steps.read_events();
-                steps.evidence.events[0].first("protected").is_some()
+                steps.evidence.events[Role::Primary as usize].is_protected()
             },
         )?;
         self.mark("the guest is protected and the client writes");
@@ -292,6 +315,8 @@ impl Steps<'_> {
         // The clock of a host that loses its power can be compared only before.
         self.evidence.offsets[role as usize] = self.site.clock_offset(role)?;
         self.tell(&format!("{how} of the {role}"));
+        self.read_events();
+        self.evidence.events_before_kill = [0, 1].map(|side| self.evidence.events[side].0.len());
         let before = now_unix_ns();
         self.site.kill(role, how, pid)?;
         let after = now_unix_ns();
