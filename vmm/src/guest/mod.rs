@@ -217,7 +217,10 @@ impl Guest {
                 }
                 if port == u16::from(devices::layout::TSC_PORT) && size == 4 {
                     // The rewritten RDTSC: EAX is the port's data, EDX is set here.
+                    // Where KVM emulates the IN, setting registers makes it forget the data, so EAX
+                    // is set as well.
                     let mut regs = vcpu.regs();
+                    regs.rax = machine.tsc() & 0xffff_ffff;
                     regs.rdx = machine.tsc() >> 32;
                     vcpu.set_regs(regs);
                 }
