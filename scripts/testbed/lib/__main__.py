@@ -175,10 +175,6 @@ def run_once(args):
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         chosen.down()
-        try:
-            os.unlink(f"{chosen.directory}.lock")
-        except FileNotFoundError:
-            pass
 
 
 def print_status(chosen, as_json):

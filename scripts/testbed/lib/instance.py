@@ -33,9 +33,20 @@ class Instance:
         """One change of the instance at a time. kill takes no lock: a power cut waits for nobody."""
         need_root()
         os.makedirs(STATE, exist_ok=True)
-        with open(f"{self.directory}.lock", "w", encoding="ascii") as handle:
+        path = f"{self.directory}.lock"
+        while True:
+            handle = open(path, "w", encoding="ascii")
             fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle.fileno()), os.stat(path)):
+                    break
+            handle.close()  # its last holder has taken the file away
+        with handle:
+            try:
+                yield
+            finally:
+                if not self.exists():
+                    os.unlink(path)
 
     def exists(self):
         return os.path.exists(self.config_path)
