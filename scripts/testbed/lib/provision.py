@@ -219,7 +219,7 @@ def ensure_initramfs(kernel):
     for path in sorted(glob.glob(os.path.join(kernel, "modules", "*"))):
         files["modules/" + os.path.basename(path)] = path
     archive = [cpio_entry(name, 0o040755) for name in
-               ("bin", "dev", "proc", "sys", "root", "stage", "modules", "testbed")]
+               ("bin", "dev", "proc", "sys", "newroot", "stage", "modules", "testbed")]
     archive.append(cpio_entry("dev/console", 0o020600, device=(5, 1)))
     for applet in run(["/bin/busybox", "--list"]).split():
         if applet != "busybox":
