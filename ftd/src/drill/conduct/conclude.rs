@@ -6,6 +6,7 @@ use crate::drill::capture::CaptureError;
 use crate::drill::capture::judge::Verdict;
 use crate::drill::events::Event;
 use crate::drill::ledger::ClientReport;
+use crate::drill::ledger::book::Gap;
 use crate::drill::plan::Role;
 use crate::drill::report::{Mark, Report};
 use crate::drill::site::Site;
@@ -33,12 +34,25 @@ pub fn alone_from(killed: Role, evidence: &Evidence) -> Vec<u64> {
     times
 }
 
+/// The longest gap of the client that a kill can be the cause of, and the longest before it.
+fn gaps(evidence: &Evidence) -> (Option<Gap>, Option<Gap>) {
+    let gaps = evidence
+        .client
+        .iter()
+        .flat_map(|client| client.gaps.iter().copied());
+    let killed = evidence
+        .killed_unix_ns
+        .map_or(u64::MAX, |(before, _)| before);
+    let (after, before): (Vec<Gap>, Vec<Gap>) = gaps.partition(|gap| gap.to_unix_ns >= killed);
+    let longest = |gaps: Vec<Gap>| gaps.into_iter().max_by_key(Gap::length_ns);
+    (longest(after), longest(before))
+}
+
 /// When the killed side died: while the order was carried out, and not before the last answer that
 /// it can have given.
-fn died(evidence: &Evidence) -> Option<u64> {
+fn died(evidence: &Evidence, gap: Option<Gap>) -> Option<u64> {
     let (before, after) = evidence.killed_unix_ns?;
-    let client = evidence.client.as_ref();
-    let last_answer = client.map_or(0, |client| client.gap_from_unix_ns);
+    let last_answer = gap.map_or(0, |gap| gap.from_unix_ns);
     Some(last_answer.clamp(before, after.max(before)))
 }
 
@@ -72,6 +86,7 @@ pub fn conclude(
                 .max(events.count("peer_diverged"))
         })
         .sum();
+    let (gap, before) = gaps(evidence);
     let mut report = Report {
         ok: false,
         number,
@@ -84,7 +99,9 @@ pub fn conclude(
             Role::Backup => number_of("live", "go_live_ms"),
             Role::Primary => number_of("arbiter_won", "ms"),
         },
-        client_gap_ms: evidence.client.as_ref().map(|client| client.client_gap_ms),
+        client_gap_ms: gap.map(|gap| gap.length_ms()),
+        gap_before_kill_ms: before.map(|gap| gap.length_ms()),
+        gap,
         acked_writes: client.acked_writes,
         acked_lost: client.acked_lost,
         doubled_writes: client.doubled + client.foreign,
@@ -97,11 +114,11 @@ pub fn conclude(
             .first("protected")
             .and_then(|e| e.number("clone_ms")),
         started_unix_ns: evidence.started_unix_ns,
-        killed_unix_ns: died(evidence),
+        killed_unix_ns: died(evidence, gap),
         problems: Vec::new(),
         capture: None,
         client: evidence.client.clone(),
-        timeline: timeline(evidence, &client),
+        timeline: timeline(evidence, &client, gap),
     };
     match verdict {
         Some(Ok(verdict)) => {
@@ -223,7 +240,7 @@ fn problems(options: &DrillOptions, evidence: &Evidence, report: &Report) -> Vec
 }
 
 /// What happened, by our clock, in order.
-fn timeline(evidence: &Evidence, client: &ClientReport) -> Vec<Mark> {
+fn timeline(evidence: &Evidence, client: &ClientReport, gap: Option<Gap>) -> Vec<Mark> {
     let mut marks = evidence.marks.clone();
     for role in [Role::Primary, Role::Backup] {
         let offset = evidence.offsets[role as usize];
@@ -251,19 +268,25 @@ fn timeline(evidence: &Evidence, client: &ClientReport) -> Vec<Mark> {
         client.ready_unix_ns,
         "the guest answers; writing begins".into(),
     );
-    of_client(client.gap_from_unix_ns, "last answer before the gap".into());
-    let length = format!("{:.0} ms", client.client_gap_ms);
-    if client.gap_to_unix_ns > client.last_answer_unix_ns {
+    if let Some(gap) = gap {
+        let length = format!("{:.0} ms", gap.length_ms());
+        let answered = gap.to_unix_ns <= client.last_answer_unix_ns;
+        of_client(gap.from_unix_ns, "last answer before the gap".into());
         of_client(
-            client.gap_to_unix_ns,
-            format!("given up after {length} without an answer"),
+            gap.to_unix_ns,
+            match answered {
+                true => format!("first answer after the gap of {length}"),
+                false => format!("given up after {length} without an answer"),
+            },
         );
-    } else {
         of_client(
-            client.gap_to_unix_ns,
-            format!("first answer after the gap of {length}"),
+            if answered {
+                client.last_answer_unix_ns
+            } else {
+                0
+            },
+            "writing ends".into(),
         );
-        of_client(client.last_answer_unix_ns, "writing ends".into());
     }
     marks.sort_by_key(|mark| mark.t_unix_ns);
     marks

@@ -6,6 +6,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
+
 use super::LedgerError;
 use super::plan::Write;
 
@@ -143,7 +145,7 @@ impl Book {
 }
 
 /// A time in which a client that waited for answers got none.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// When it began: the answer before it, in nanoseconds since 1970.
     pub from_unix_ns: u64,
@@ -157,12 +159,53 @@ impl Gap {
         self.to_unix_ns.saturating_sub(self.from_unix_ns)
     }
 
-    /// The longer one.
-    pub fn longer(self, other: Gap) -> Gap {
-        if other.length_ns() > self.length_ns() {
-            other
-        } else {
-            self
+    /// Its length in milliseconds.
+    pub fn length_ms(&self) -> f64 {
+        self.length_ns() as f64 / 1e6
+    }
+}
+
+/// Most gaps that are kept of a connection.
+const GAPS_MAX: usize = 64;
+
+/// The longest gaps of a connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Gaps(Vec<Gap>);
+
+impl Gaps {
+    /// Adds a gap; when there are too many the shortest is forgotten.
+    pub fn add(&mut self, gap: Gap) {
+        if self.0.len() < GAPS_MAX {
+            self.0.push(gap);
+        } else if let Some(shortest) = self.0.iter_mut().min_by_key(|gap| gap.length_ns())
+            && shortest.length_ns() < gap.length_ns()
+        {
+            *shortest = gap;
         }
+    }
+
+    /// The gaps, in no order.
+    pub fn all(&self) -> &[Gap] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_gaps_are_kept() {
+        let gap = |length: u64| Gap {
+            from_unix_ns: 1000,
+            to_unix_ns: 1000 + length,
+        };
+        let mut gaps = Gaps::default();
+        for length in (0..500).chain([700, 3]) {
+            gaps.add(gap(length));
+        }
+        assert_eq!(gaps.all().len(), GAPS_MAX);
+        assert!(gaps.all().iter().all(|gap| gap.length_ns() > 430));
+        assert!(gaps.all().contains(&gap(700)));
     }
 }

@@ -106,6 +106,8 @@ pub struct ClientReport {
     pub gap_from_unix_ns: u64,
     /// When it ended.
     pub gap_to_unix_ns: u64,
+    /// The longest gaps of each connection, in order of time.
+    pub gaps: Vec<Gap>,
     /// Median time from request to answer, in milliseconds.
     pub latency_ms_median: f64,
     /// 99th percentile of it, in milliseconds.
@@ -263,9 +265,11 @@ fn write(shared: &Shared<'_>) -> Result<Vec<Outcome>, LedgerError> {
 }
 
 fn summary(options: &ClientOptions, book: &Book, outcomes: &[Outcome]) -> ClientReport {
-    let gap = outcomes
-        .iter()
-        .fold(Gap::default(), |longest, o| longest.longer(o.gap));
+    let gaps = outcomes.iter().flat_map(|outcome| outcome.gaps.all());
+    let mut gaps: Vec<Gap> = gaps.copied().collect();
+    gaps.sort_by_key(|gap| gap.from_unix_ns);
+    let longest = gaps.iter().max_by_key(|gap| gap.length_ns());
+    let gap = longest.copied().unwrap_or_default();
     let latencies = book.latencies_ns();
     let at = |share: f64| {
         let index = (latencies.len() as f64 * share) as usize;
@@ -297,9 +301,10 @@ fn summary(options: &ClientOptions, book: &Book, outcomes: &[Outcome]) -> Client
         refused: outcomes.iter().map(|o| o.refused).sum(),
         unknown,
         tcp_connections_broken: outcomes.iter().map(|o| o.broken).sum(),
-        client_gap_ms: gap.length_ns() as f64 / 1e6,
+        client_gap_ms: gap.length_ms(),
         gap_from_unix_ns: gap.from_unix_ns,
         gap_to_unix_ns: gap.to_unix_ns,
+        gaps,
         latency_ms_median: at(0.5),
         latency_ms_p99: at(0.99),
         connections: options.connections,

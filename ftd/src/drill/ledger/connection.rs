@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::LedgerError;
-use super::book::{Acked, Book, Gap, WallClock};
+use super::book::{Acked, Book, Gap, Gaps, WallClock};
 use super::client::ClientOptions;
 use super::plan::{Kind, Write};
 use super::resp::{self, Value};
@@ -61,8 +61,8 @@ pub struct Outcome {
     pub refused: u64,
     /// The first few of them, in words.
     pub refusals: Vec<String>,
-    /// The longest time without an answer that was waited for.
-    pub gap: Gap,
+    /// The longest times without an answer that was waited for.
+    pub gaps: Gaps,
     /// Why connections broke, in words.
     pub breaks: Vec<String>,
 }
@@ -113,7 +113,7 @@ pub fn run(shared: &Shared<'_>, connection: u32) -> Result<Outcome, LedgerError>
             from_unix_ns,
             to_unix_ns: shared.clock.now_unix_ns(),
         };
-        state.outcome.gap = state.outcome.gap.longer(end);
+        state.outcome.gaps.add(end);
     }
     state.set_aside();
     Ok(state.outcome)
@@ -233,7 +233,7 @@ impl State<'_> {
                         from_unix_ns: from,
                         to_unix_ns: now,
                     };
-                    self.outcome.gap = self.outcome.gap.longer(gap);
+                    self.outcome.gaps.add(gap);
                     self.last_answer_unix_ns = Some(now);
                     if self.judge(write, value) {
                         acked.push(Acked {

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use super::text::seconds_between;
 use super::{Report, Summary};
 use crate::drill::ledger::ClientReport;
+use crate::drill::ledger::book::Gap;
 use crate::drill::plan::Role;
 
 const WIDTH: f64 = 960.0;
@@ -40,7 +41,7 @@ struct Moments {
 }
 
 impl Moments {
-    fn of(drill: &Report, client: &ClientReport, killed: u64) -> Self {
+    fn of(drill: &Report, client: &ClientReport, killed: u64, gap: Gap) -> Self {
         let survivor = drill.kill.other().name();
         let find = |start: &str| {
             let mark = drill.timeline.iter().find(|mark| {
@@ -53,18 +54,18 @@ impl Moments {
             won: find("won the arbiter"),
             on: find("live").or_else(|| find("goes on alone")),
             gap: (
-                seconds_between(killed, client.gap_from_unix_ns),
-                seconds_between(killed, client.gap_to_unix_ns),
+                seconds_between(killed, gap.from_unix_ns),
+                seconds_between(killed, gap.to_unix_ns),
             ),
-            answered: client.gap_to_unix_ns <= client.last_answer_unix_ns,
+            answered: gap.to_unix_ns <= client.last_answer_unix_ns,
         }
     }
 }
 
 /// The timeline around the kill; `None` when there was no kill, or no client that saw it.
 pub fn around_the_kill(drill: &Report) -> Option<String> {
-    let (killed, client) = (drill.killed_unix_ns?, drill.client.as_ref()?);
-    let moments = Moments::of(drill, client, killed);
+    let (killed, client, gap) = (drill.killed_unix_ns?, drill.client.as_ref()?, drill.gap?);
+    let moments = Moments::of(drill, client, killed, gap);
     let last = [moments.on, moments.detected, Some(moments.gap.1)];
     let last = last.into_iter().flatten().fold(0.0, f64::max);
     let scale = Scale {
@@ -296,7 +297,8 @@ fn answers(
             (next - x - 0.6).max(0.4)
         );
     }
-    let text = format!("{:.0} ms without an answer", client.client_gap_ms);
+    let gap_ms = (moments.gap.1 - moments.gap.0) * 1000.0;
+    let text = format!("{gap_ms:.0} ms without an answer");
     let middle = (from + to) / 2.0;
     let _ = writeln!(
         svg,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::capture::judge::Verdict;
 use super::ledger::ClientReport;
+use super::ledger::book::Gap;
 use super::plan::{Kill, Role};
 
 /// Something that happened at a time.
@@ -40,8 +41,12 @@ pub struct Report {
     pub detection_ms: Option<f64>,
     /// From there to the guest running on (backup) or the arbiter won (primary), in milliseconds.
     pub go_live_ms: Option<f64>,
-    /// The longest time the client waited for an answer, in milliseconds.
+    /// The longest time the client waited for an answer from the kill on, in milliseconds.
     pub client_gap_ms: Option<f64>,
+    /// The longest time it waited before, as while a backup joined, in milliseconds.
+    pub gap_before_kill_ms: Option<f64>,
+    /// The gap that `client_gap_ms` measures.
+    pub gap: Option<Gap>,
     /// Writes acknowledged to the client.
     pub acked_writes: u64,
     /// Of these, writes that were gone or older when read back.
@@ -193,6 +198,11 @@ pub(crate) mod tests {
             detection_ms: Some(310.0),
             go_live_ms: Some(42.5),
             client_gap_ms: Some(gap_ms),
+            gap_before_kill_ms: Some(31.0),
+            gap: Some(Gap {
+                from_unix_ns: at(18_000.0),
+                to_unix_ns: at(18_000.0 + gap_ms),
+            }),
             acked_writes: 5000,
             acked_lost: 0,
             doubled_writes: 0,

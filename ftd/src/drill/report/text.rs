@@ -29,7 +29,7 @@ fn one(text: &mut String, drill: &Report) {
     }
     let _ = writeln!(text);
     for (name, value) in figures(drill) {
-        let _ = writeln!(text, "  {name:<26} {value}");
+        let _ = writeln!(text, "  {name:<29} {value}");
     }
     for problem in &drill.problems {
         let _ = writeln!(text, "  ! {}", problem.replace('\n', "\n    "));
@@ -41,7 +41,7 @@ fn all(text: &mut String, summary: &Summary) {
     let passed = summary.drills.iter().filter(|drill| drill.ok).count();
     let _ = writeln!(text, "\n{} drills, {passed} passed\n", summary.count);
     for (name, value) in totals(summary) {
-        let _ = writeln!(text, "  {name:<26} {value}");
+        let _ = writeln!(text, "  {name:<29} {value}");
     }
     let _ = writeln!(text, "\n  {}", verdict(summary.ok));
 }
@@ -65,6 +65,7 @@ pub fn figures(drill: &Report) -> Vec<(&'static str, String)> {
             grouped(drill.tcp_connections_broken),
         ),
         ("gap the client saw", ms(drill.client_gap_ms)),
+        ("longest wait before the kill", ms(drill.gap_before_kill_ms)),
         ("silence until detected", ms(drill.detection_ms)),
         (gone_on, ms(drill.go_live_ms)),
         ("live clone", ms(drill.clone_ms)),
@@ -177,10 +178,10 @@ mod tests {
         for line in [
             "Drill 1: power cut of the primary",
             "   18.000 s  drill    primary killed (power cut)",
-            "  writes lost                0",
-            "  outputs before their ack   0 of 6,000 judged",
+            "  writes lost                   0",
+            "  outputs before their ack      0 of 6,000 judged",
             "2 drills, 2 passed",
-            "  gap, median                550 ms (at most 600 ms)",
+            "  gap, median                   550 ms (at most 600 ms)",
             "PASSED",
         ] {
             assert!(text.contains(line), "{line:?} is missing in:\n{text}");
