@@ -60,10 +60,13 @@ def ensure_packages():
 
 
 def qemu_path():
-    """Where the finished QEMU of this patch and build script is, or will be."""
+    """Where the finished QEMU of these patches and build script is, or will be."""
     digest = hashlib.sha256()
-    for name in ("build", "qemu-pmu.patch"):
-        with open(os.path.join(HERE, "qemu", name), "rb") as handle:
+    folder = os.path.join(HERE, "qemu")
+    for name in sorted(os.listdir(folder)):
+        if name != "build" and not name.endswith(".patch"):
+            continue
+        with open(os.path.join(folder, name), "rb") as handle:
             digest.update(handle.read())
     return cache_dir("qemu", digest.hexdigest()[:16], "qemu-system-x86_64")
 
