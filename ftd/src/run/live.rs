@@ -275,6 +275,7 @@ impl<S: Sink> Live<S> {
     /// The guest was stopped where it was. Answers whether inputs may land here.
     fn kicked(&mut self) -> Result<bool, RunError> {
         if self.recorder.is_none() {
+            self.guest.allow_here();
             return Ok(true);
         }
         let patience = u64::try_from(self.options.patience.as_nanos()).unwrap_or(u64::MAX);

@@ -31,6 +31,9 @@ pub struct Guest {
     /// The last access was answered with a fault that KVM raises at the next entry. An interrupt
     /// injected beside it would be lost: KVM clears its interrupt queue once the fault is in.
     fault_due: bool,
+    /// The guest stands where its replica can stand too: at an exit or right behind a snapshot. Where
+    /// a kick stopped it, nothing may be injected: the replica is not stopped there.
+    at_position: bool,
     tsc_trap: TscTrap,
     dirty: PageSet,
 }
@@ -78,6 +81,7 @@ impl Guest {
             exits: 0,
             halted: false,
             fault_due: false,
+            at_position: true,
             tsc_trap: TscTrap::default(),
             dirty,
         }
@@ -131,6 +135,11 @@ impl Guest {
             .map_err(|error| VmmError::BadInput(error.to_string()))
     }
 
+    /// Lets inputs and interrupts land where a kick stopped the guest: nobody follows it.
+    pub fn allow_here(&mut self) {
+        self.at_position = true;
+    }
+
     /// Whether the guest waits in HLT and nothing it could wake for is pending.
     pub fn is_idle(&mut self) -> bool {
         self.halted && !(self.machine.pending_interrupt() && self.vcpu.ready_for_interrupt())
@@ -147,6 +156,7 @@ impl Guest {
         match exit {
             Exit::Interrupted => {
                 self.vcpu.clear_immediate_exit();
+                self.at_position = false;
                 return Ok(Stop::Kicked);
             }
             Exit::Failed { reason, detail } => {
@@ -158,6 +168,7 @@ impl Guest {
             _ => {}
         }
         self.exits += 1;
+        self.at_position = true;
         let rdtsc = match exit {
             Exit::Debug { pc, .. } => self.tsc_trap.inspect(&self.vcpu, self.vm.memory(), pc)?,
             _ => None,
@@ -174,7 +185,8 @@ impl Guest {
         let mut window = false;
         if self.machine.pending_interrupt() {
             window = true;
-            if self.vcpu.ready_for_interrupt()
+            if self.at_position
+                && self.vcpu.ready_for_interrupt()
                 && !self.fault_due
                 && let Some(vector) = self.machine.take_interrupt()
             {

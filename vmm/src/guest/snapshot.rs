@@ -18,6 +18,7 @@ impl Guest {
         self.vcpu.settle()?;
         // A fault that was due is now in the vCPU's state, and keeps interrupts away by itself.
         self.fault_due = false;
+        self.at_position = true;
         CpuState::save(&self.vcpu, self.run_state())
     }
 
@@ -48,6 +49,7 @@ impl Guest {
         // Whether an interrupt can be injected is known only once KVM has looked at the new state.
         self.vcpu.settle()?;
         self.fault_due = false;
+        self.at_position = true;
         self.machine = machine;
         self.exits = exits;
         Ok(())
