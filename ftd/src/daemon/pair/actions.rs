@@ -1,0 +1,154 @@
+//! What each of the core's actions does here.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use replay::protocol::{Action, PeerId};
+use serde_json::json;
+use vmm::guest::Guest;
+
+use super::copy::Copy;
+use super::{Pair, since_ms};
+use crate::daemon::clone::Cloning;
+use crate::daemon::epoch_queue::{Ending, EpochQueue};
+use crate::daemon::guest_thread::{Surroundings, start_following, start_live};
+use crate::daemon::held::Held;
+use crate::host::clock::monotonic_ns;
+use crate::run::inbox::Order;
+
+impl Pair {
+    pub(super) fn act(&mut self, action: Action) -> Result<()> {
+        match action {
+            Action::Send { peer, message } => self.links.send(peer, &message),
+            Action::SendEpoch { peer, epoch } => self.links.send_epoch(peer, &epoch),
+            Action::Established { peer } => self.links.establish(peer),
+            Action::Disconnect { peer, why } => {
+                tracing::info!("closing a connection: {why}");
+                self.links.close(self.poll.registry(), peer);
+            }
+            Action::Connect => self.dial_at = Some(monotonic_ns()),
+            Action::StartClone { peer } => self.start_clone(peer)?,
+            Action::StopClone { peer } => {
+                if let Some((_, cloning)) = self.cloning.take_if(|(to, _)| *to == peer) {
+                    cloning.give_up();
+                }
+                // If it had got so far as to begin the log, nobody reads that now.
+                self.inbox.order(Order::EndLog);
+            }
+            Action::HoldOutputs { from } => self.held.hold_from(from),
+            Action::ReleaseOutputs { through } => self.held.release(through),
+            Action::GoAlone { generation } => self.go_alone(generation)?,
+            Action::GoLive { .. } => {
+                if let Copy::Following { queue, thread } =
+                    std::mem::replace(&mut self.copy, Copy::None)
+                {
+                    self.held = Held::default();
+                    queue.end(Ending::GoLive);
+                    self.copy = Copy::Live { thread };
+                }
+            }
+            Action::ApplyPages(pages) => self.apply_pages(&pages)?,
+            Action::DeliverEpoch(epoch) => self.deliver(epoch)?,
+            Action::DropGuest => self.drop_guest(),
+            Action::AskArbiter { generation } => self.asker.ask(generation),
+            Action::StopGuest => self.outbox.hold(true),
+            Action::ResumeGuest => self.outbox.hold(false),
+            Action::Halt { why } => {
+                self.held.discard();
+                self.halt = Some(why);
+            }
+            Action::Note(note) => self.note(&note),
+        }
+        Ok(())
+    }
+
+    fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            inbox: Arc::clone(&self.inbox),
+            outbox: Arc::clone(&self.outbox),
+            disks: self.backends.disks(),
+            options: self.live,
+        }
+    }
+
+    fn go_alone(&mut self, generation: u64) -> Result<()> {
+        self.held.release_all();
+        match std::mem::replace(&mut self.copy, Copy::None) {
+            Copy::Booted(guest) => {
+                self.copy = Copy::Live {
+                    thread: start_live(*guest, self.surroundings())?,
+                };
+                self.journal
+                    .event("guest_started", json!({"generation": generation}));
+            }
+            other => {
+                self.copy = other;
+                self.inbox.order(Order::EndLog);
+                let after_ms = self.peer_lost_at.take().map(since_ms);
+                self.journal.event(
+                    "alone",
+                    json!({"generation": generation, "after_ms": after_ms}),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn start_clone(&mut self, peer: PeerId) -> Result<()> {
+        let first = self.core.status().epoch + 1;
+        self.join_started_at = Some(monotonic_ns());
+        let Some(ram) = self.ram.clone() else {
+            bail!("there is no guest to clone")
+        };
+        let (inbox, outbox) = (Arc::clone(&self.inbox), Arc::clone(&self.outbox));
+        self.cloning = Some((peer, Cloning::start(ram, first, inbox, outbox)?));
+        Ok(())
+    }
+
+    fn filling(&mut self) -> Result<&mut Guest> {
+        if !matches!(self.copy, Copy::Filling(_)) {
+            self.copy = Copy::Filling(Box::new(self.shell.empty_guest()?));
+        }
+        match &mut self.copy {
+            Copy::Filling(guest) => Ok(guest),
+            _ => bail!("no guest is being filled"),
+        }
+    }
+
+    fn apply_pages(&mut self, pages: &[replay::Page]) -> Result<()> {
+        let guest = self.filling()?;
+        for page in pages {
+            guest.write_page(page.gfn, &page.data)?;
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, epoch: replay::EncodedEpoch) -> Result<()> {
+        if !matches!(self.copy, Copy::Following { .. }) {
+            self.filling()?;
+            if let Copy::Filling(guest) = std::mem::replace(&mut self.copy, Copy::None) {
+                self.ram = Some(guest.dirty_ram());
+                let queue = Arc::new(EpochQueue::default());
+                let thread = start_following(
+                    *guest,
+                    Arc::clone(&queue),
+                    self.guest_mac,
+                    self.surroundings(),
+                )?;
+                self.copy = Copy::Following { queue, thread };
+            }
+        }
+        if let Copy::Following { queue, .. } = &self.copy {
+            queue.push(epoch);
+        }
+        Ok(())
+    }
+
+    fn drop_guest(&mut self) {
+        if let Copy::Following { queue, thread } = std::mem::replace(&mut self.copy, Copy::None) {
+            queue.end(Ending::Drop);
+            self.leaving.push(thread);
+        }
+        self.ram = None;
+    }
+}

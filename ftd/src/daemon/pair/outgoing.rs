@@ -1,0 +1,182 @@
+//! What the other threads hand to the loop: epochs and outputs, pages, answers, ends.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use anyhow::Result;
+use devices::Effect;
+use replay::protocol::{EndReason, Event, Message};
+use serde_json::json;
+
+use super::copy::Copy;
+use super::{BACKLOG_BYTES_MAX, Pair, since_ms};
+use crate::daemon::guest_thread::{GuestThread, ThreadEnd};
+use crate::host::clock::monotonic_ns;
+use crate::outside::outbox::{Outgoing, WentLive};
+use crate::run::RunError;
+use crate::run::inbox::Order;
+use crate::run::live::Ended;
+
+impl Pair {
+    pub(super) fn take_outgoing(&mut self) -> Result<()> {
+        let mut items = VecDeque::new();
+        self.outbox.take(&mut items);
+        for item in items {
+            match item {
+                Outgoing::Epoch(epoch) => self.tell(Event::EpochClosed(epoch))?,
+                Outgoing::Output { after, effect } => {
+                    self.held.push(after, effect);
+                    self.let_out()?;
+                }
+                Outgoing::ClonePages(pages) => {
+                    if let Some((peer, _)) = &self.cloning {
+                        let peer = *peer;
+                        self.links.send(peer, &Message::ClonePages { pages });
+                        self.outbox
+                            .clog(self.links.backlog_bytes(peer) > BACKLOG_BYTES_MAX);
+                    }
+                }
+                Outgoing::CloneReady { first } => self.clone_ready(first)?,
+                Outgoing::CloneFailed { why } => {
+                    if let Some((peer, _)) = self.cloning.take() {
+                        self.tell(Event::CloneFailed { peer, why })?;
+                    }
+                }
+                Outgoing::Executed { epoch, virtual_now } => {
+                    self.tell(Event::Executed { epoch, virtual_now })?;
+                    self.tell(Event::Verified { epoch })?;
+                }
+                Outgoing::Diverged { epoch, what } => self.diverged(epoch, &what)?,
+                Outgoing::Arbiter { asked, answer } => {
+                    self.tell(Event::Arbiter { asked, answer })?;
+                }
+                Outgoing::Live(went) => self.went_live(*went)?,
+                Outgoing::Ended => self.guest_thread_ended()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The guest runs here from now on.
+    fn went_live(&mut self, went: WentLive) -> Result<()> {
+        self.backends.drop_frames();
+        self.backends.announce(went.addresses)?;
+        for frame in went.recent_frames {
+            self.held.push(0, Effect::NetTx { frame });
+        }
+        self.let_out()?;
+        let go_live_ms = self.peer_lost_at.take().map(since_ms);
+        self.journal.event(
+            "live",
+            json!({"go_live_ms": go_live_ms, "reissued": went.reissued,
+                   "generation": self.core.generation()}),
+        );
+        tracing::info!(
+            "the guest is live here, {:.1} ms after the primary was lost",
+            go_live_ms.unwrap_or(0.0)
+        );
+        Ok(())
+    }
+
+    /// Lets out what the output rule lets go.
+    pub(super) fn let_out(&mut self) -> Result<()> {
+        while let Some(effect) = self.held.next_free() {
+            let ended = match effect {
+                Effect::PowerOff => Some(EndReason::PowerOff),
+                Effect::Reset => Some(EndReason::Reset),
+                _ => None,
+            };
+            self.backends.release(effect)?;
+            if let Some(reason) = ended {
+                self.journal
+                    .event("guest_ended", json!({"why": reason.to_string()}));
+                self.core.handle(
+                    monotonic_ns(),
+                    Event::GuestEnded { reason },
+                    &mut self.actions,
+                );
+                let actions = std::mem::take(&mut self.actions);
+                for action in actions {
+                    self.act(action)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn clone_ready(&mut self, first: u64) -> Result<()> {
+        let Some((peer, mut cloning)) = self.cloning.take() else {
+            // Given up in the meantime: nobody reads the log that has just begun.
+            self.inbox.order(Order::EndLog);
+            return Ok(());
+        };
+        cloning.join();
+        self.tell(Event::CloneReady { peer, first })
+    }
+
+    pub(super) fn diverged(&mut self, epoch: u64, what: &str) -> Result<()> {
+        tracing::error!("DIVERGENCE in epoch {epoch}: {what}");
+        self.journal
+            .event("divergence", json!({"epoch": epoch, "what": what}));
+        self.tell(Event::Diverged { epoch, fatal: true })
+    }
+
+    fn guest_thread_ended(&mut self) -> Result<()> {
+        if let Some(index) = self.leaving.iter().position(|thread| thread.is_finished()) {
+            let _ = self.leaving.swap_remove(index).join();
+        }
+        let finished = match &self.copy {
+            Copy::Following { thread, .. } | Copy::Live { thread } => ended_soon(thread),
+            _ => false,
+        };
+        if !finished {
+            return Ok(());
+        }
+        let (thread, following) = match std::mem::replace(&mut self.copy, Copy::None) {
+            Copy::Following { thread, .. } => (thread, true),
+            Copy::Live { thread } => (thread, false),
+            other => {
+                self.copy = other;
+                return Ok(());
+            }
+        };
+        let end = thread.join().unwrap_or_else(|_| {
+            Err(RunError::Sink(
+                "the vCPU thread panicked; this is a defect of ftd".to_owned(),
+            ))
+        });
+        match end {
+            Ok(ThreadEnd::Dropped) => Ok(()),
+            // PoweredOff and Reset end the guest when their output is let out.
+            Ok(ThreadEnd::Ended(Ended::Stopped | Ended::PoweredOff | Ended::Reset)) => Ok(()),
+            Err(error) if following => {
+                let epoch = self.core.status().executed + 1;
+                self.diverged(epoch, &chain(&error))
+            }
+            Err(error) => self.tell(Event::Failed { why: chain(&error) }),
+        }
+    }
+}
+
+/// `Outgoing::Ended` is the thread's last word; it is gone an instant later.
+fn ended_soon(thread: &GuestThread) -> bool {
+    for _ in 0..200 {
+        if thread.is_finished() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    false
+}
+
+/// An error and its causes in a line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
