@@ -20,7 +20,7 @@ use crate::cli::GuestOptions;
 use crate::daemon::held::Held;
 use crate::host::clock::VirtualClock;
 use crate::outside::backends::Backends;
-use crate::outside::outbox::{Outbox, Outgoing};
+use crate::outside::outbox::{CopySerial, Outbox, Outgoing};
 use crate::outside::sink::VcpuSink;
 use crate::run::RunError;
 use crate::run::inbox::{Inbox, Order};
@@ -153,7 +153,7 @@ pub fn run(
                     held.release(epoch.epoch);
                 }
                 Outgoing::Output { after, effect } => held.push(after, effect),
-                Outgoing::Ended => ended = true,
+                Outgoing::Ended { .. } => ended = true,
                 _ => {}
             }
         }
@@ -215,7 +215,9 @@ fn start(
                     };
                     Ok((ended, guest, counters, state))
                 });
-            outbox.push(Outgoing::Ended);
+            outbox.push(Outgoing::Ended {
+                copy: CopySerial::default(),
+            });
             outcome
         })?;
     Ok(thread)

@@ -6,8 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use replay::{EncodedEpoch, Epoch};
 
 use crate::host::announce::AddressLearner;
-use crate::outside::outbox::{Outbox, Outgoing};
+use crate::outside::outbox::{CopySerial, Outbox, Outgoing};
 use crate::run::RunError;
+use crate::run::kick::Kick;
 use crate::run::replaying::Source;
 
 /// Frames the guest sent last, kept to be sent again at go-live: whether the primary had released
@@ -27,6 +28,8 @@ pub enum Ending {
 struct Queue {
     epochs: VecDeque<EncodedEpoch>,
     ending: Option<Ending>,
+    /// Stops the thread that replays, which must not outlive its order to end in a loop of the guest.
+    kick: Option<Kick>,
 }
 
 /// The queue itself.
@@ -49,7 +52,16 @@ impl EpochQueue {
 
     /// No more epochs come.
     pub fn end(&self, ending: Ending) {
-        self.lock().ending.get_or_insert(ending);
+        let mut queue = self.lock();
+        let first = queue.ending.is_none();
+        let ending = *queue.ending.get_or_insert(ending);
+        if first
+            && ending == Ending::Drop
+            && let Some(kick) = &queue.kick
+        {
+            kick.now();
+        }
+        drop(queue);
         self.changed.notify_all();
     }
 
@@ -63,6 +75,7 @@ impl EpochQueue {
 pub struct BackupSource {
     queue: Arc<EpochQueue>,
     outbox: Arc<Outbox>,
+    copy: CopySerial,
     /// The frames it sent last, oldest first.
     pub recent_frames: VecDeque<Vec<u8>>,
     /// The addresses it sent from.
@@ -70,11 +83,17 @@ pub struct BackupSource {
 }
 
 impl BackupSource {
-    /// A source for the guest with this MAC address.
-    pub fn new(queue: Arc<EpochQueue>, outbox: Arc<Outbox>, mac: [u8; 6]) -> BackupSource {
+    /// A source for this copy of the guest with this MAC address.
+    pub fn new(
+        queue: Arc<EpochQueue>,
+        outbox: Arc<Outbox>,
+        copy: CopySerial,
+        mac: [u8; 6],
+    ) -> BackupSource {
         BackupSource {
             queue,
             outbox,
+            copy,
             recent_frames: VecDeque::new(),
             addresses: AddressLearner::new(mac),
         }
@@ -82,6 +101,14 @@ impl BackupSource {
 }
 
 impl Source for BackupSource {
+    fn attach(&mut self, kick: Kick) {
+        let mut queue = self.queue.lock();
+        if queue.ending == Some(Ending::Drop) {
+            kick.now();
+        }
+        queue.kick = Some(kick);
+    }
+
     fn next(&mut self) -> Result<Option<EncodedEpoch>, RunError> {
         let mut queue = self.queue.lock();
         loop {
@@ -103,7 +130,11 @@ impl Source for BackupSource {
     }
 
     fn executed(&mut self, epoch: Epoch, virtual_now: u64) -> Result<(), RunError> {
-        self.outbox.push(Outgoing::Executed { epoch, virtual_now });
+        self.outbox.push(Outgoing::Executed {
+            copy: self.copy,
+            epoch,
+            virtual_now,
+        });
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use super::epoch_queue::{BackupSource, Ending, EpochQueue};
 use crate::host::clock::VirtualClock;
 use crate::host::disk::DiskWorker;
 use crate::host::entropy;
-use crate::outside::outbox::{Outbox, Outgoing, WentLive};
+use crate::outside::outbox::{CopySerial, Outbox, Outgoing, WentLive};
 use crate::outside::sink::VcpuSink;
 use crate::run::RunError;
 use crate::run::inbox::Inbox;
@@ -30,6 +30,8 @@ pub enum ThreadEnd {
 /// What a vCPU thread works with.
 #[derive(Clone)]
 pub struct Surroundings {
+    /// Which copy of the guest it runs.
+    pub copy: CopySerial,
     /// Inputs and orders.
     pub inbox: Arc<Inbox>,
     /// Epochs and outputs.
@@ -45,7 +47,7 @@ pub type GuestThread = JoinHandle<Result<ThreadEnd, RunError>>;
 
 /// Runs a guest that starts here.
 pub fn start_live(guest: Guest, around: Surroundings) -> io::Result<GuestThread> {
-    spawn(around.outbox.clone(), move || {
+    spawn(around.clone(), move || {
         let clock = VirtualClock::new(guest.machine().now());
         live(guest, &around, clock)
     })
@@ -58,8 +60,9 @@ pub fn start_following(
     mac: [u8; 6],
     around: Surroundings,
 ) -> io::Result<GuestThread> {
-    spawn(around.outbox.clone(), move || {
-        let source = BackupSource::new(Arc::clone(&queue), Arc::clone(&around.outbox), mac);
+    spawn(around.clone(), move || {
+        let outbox = Arc::clone(&around.outbox);
+        let source = BackupSource::new(Arc::clone(&queue), outbox, around.copy, mac);
         let replayed = match follow(guest, source) {
             Ok(replayed) => replayed,
             Err(error) if queue.ending() == Some(Ending::Drop) => {
@@ -130,14 +133,14 @@ fn live(guest: Guest, around: &Surroundings, clock: VirtualClock) -> Result<Thre
 }
 
 fn spawn(
-    outbox: Arc<Outbox>,
+    around: Surroundings,
     body: impl FnOnce() -> Result<ThreadEnd, RunError> + Send + 'static,
 ) -> io::Result<GuestThread> {
     std::thread::Builder::new()
         .name("vcpu".to_owned())
         .spawn(move || {
             let end = body();
-            outbox.push(Outgoing::Ended);
+            around.outbox.push(Outgoing::Ended { copy: around.copy });
             end
         })
 }

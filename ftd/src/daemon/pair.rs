@@ -30,10 +30,9 @@ use replay::protocol::{Action, Config, Core, Event, HaltReason, PeerId, Role};
 use serde_json::json;
 use vmm::guest::Guest;
 
-use self::copy::Copy;
+use self::copy::{Copies, Copy};
 use super::asker::Asker;
 use super::clone::Cloning;
-use super::guest_thread::GuestThread;
 use super::held::Held;
 use super::journal::Journal;
 use super::links::Links;
@@ -91,11 +90,9 @@ pub struct Pair {
     journal: Journal,
     shell: Shell,
     guest_mac: [u8; 6],
-    copy: Copy,
+    copies: Copies,
     ram: Option<vmm::kvm::DirtyRam>,
     cloning: Option<(PeerId, Cloning)>,
-    /// Copies that were thrown away and whose threads still end.
-    leaving: Vec<GuestThread>,
     log_from: Vec<SocketAddr>,
     dial_next: usize,
     dial_at: Option<u64>,
@@ -157,9 +154,8 @@ impl Pair {
             journal,
             guest_mac: guest_options.mac.0,
             ram: guest.as_ref().map(Guest::dirty_ram),
-            copy: guest.map_or(Copy::None, |guest| Copy::Booted(Box::new(guest))),
+            copies: Copies::new(guest.map_or(Copy::None, |guest| Copy::Booted(Box::new(guest)))),
             cloning: None,
-            leaving: Vec::new(),
             log_from: options.log_from,
             dial_next: 0,
             dial_at: None,

@@ -41,24 +41,33 @@ pub enum Outgoing {
         /// Its answer.
         answer: ArbiterAnswer,
     },
-    /// The replayed guest is no longer equal to the primary's.
-    Diverged {
-        /// In which epoch.
-        epoch: Epoch,
-        /// What differs, for people.
-        what: String,
-    },
     /// A replaying guest has become the live one and makes effects of its own from here on.
     Live(Box<WentLive>),
     /// An epoch was executed by a replaying guest.
     Executed {
+        /// Of which copy.
+        copy: CopySerial,
         /// The epoch.
         epoch: Epoch,
         /// The guest's virtual time at its end, in nanoseconds.
         virtual_now: u64,
     },
-    /// The vCPU thread ended; its handle has the result.
-    Ended,
+    /// The vCPU thread ended; its handle has the result. Its last word.
+    Ended {
+        /// Of which copy.
+        copy: CopySerial,
+    },
+}
+
+/// Which copy of the guest a thread runs, counted on this host from its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CopySerial(u64);
+
+impl CopySerial {
+    /// The one after this.
+    pub fn next(self) -> CopySerial {
+        CopySerial(self.0 + 1)
+    }
 }
 
 /// What a backup's guest knew when it went live.
@@ -173,6 +182,11 @@ mod tests {
 
     use super::*;
 
+    fn ended() -> Outgoing {
+        let copy = CopySerial::default();
+        Outgoing::Ended { copy }
+    }
+
     #[test]
     fn a_held_guest_waits_until_it_is_released() {
         let poll = mio::Poll::new().unwrap();
@@ -181,7 +195,7 @@ mod tests {
         ));
         outbox.hold(true);
         let other = Arc::clone(&outbox);
-        let guest = std::thread::spawn(move || other.push_when_released(Outgoing::Ended));
+        let guest = std::thread::spawn(move || other.push_when_released(ended()));
         let mut items = VecDeque::new();
         outbox.take(&mut items);
         assert!(items.is_empty());
@@ -190,6 +204,6 @@ mod tests {
         outbox.take(&mut items);
         assert_eq!(items.len(), 1);
         outbox.close();
-        assert!(!outbox.push(Outgoing::Ended));
+        assert!(!outbox.push(ended()));
     }
 }

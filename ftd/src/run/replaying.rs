@@ -9,6 +9,9 @@ use super::kick::{self, Kick};
 
 /// Where a replaying guest gets its log, and whom it tells how far it is.
 pub trait Source {
+    /// How to stop the vCPU, so that `abandoned` is looked at. Called once, on its thread, before
+    /// anything else.
+    fn attach(&mut self, _kick: Kick) {}
     /// The next epoch. Blocks while there is none; `None` when the log is over.
     fn next(&mut self) -> Result<Option<EncodedEpoch>, RunError>;
     /// `epoch` has been executed and agreed with the primary's digest; the guest's virtual time.
@@ -32,8 +35,8 @@ pub struct Replayed<S> {
 }
 
 /// Follows the log of `source` to its end. `guest` is fresh: the log starts with a snapshot.
-pub fn follow<S: Source>(mut guest: Guest, source: S) -> Result<Replayed<S>, RunError> {
-    Kick::prepare(guest.vcpu_mut())?;
+pub fn follow<S: Source>(mut guest: Guest, mut source: S) -> Result<Replayed<S>, RunError> {
+    source.attach(Kick::prepare(guest.vcpu_mut())?);
     let mut follower = Follower {
         guest,
         source,

@@ -39,12 +39,10 @@ impl Pair {
             Action::ReleaseOutputs { through } => self.held.release(through),
             Action::GoAlone { generation } => self.go_alone(generation)?,
             Action::GoLive { .. } => {
-                if let Copy::Following { queue, thread } =
-                    std::mem::replace(&mut self.copy, Copy::None)
-                {
+                if let Copy::Following { queue, thread } = self.copies.take() {
                     self.held = Held::default();
                     queue.end(Ending::GoLive);
-                    self.copy = Copy::Live { thread };
+                    self.copies.current = Copy::Live { thread };
                 }
             }
             Action::ApplyPages(pages) => self.apply_pages(&pages)?,
@@ -62,8 +60,10 @@ impl Pair {
         Ok(())
     }
 
-    fn surroundings(&self) -> Surroundings {
+    /// What the thread of the next copy works with.
+    fn surroundings(&mut self) -> Surroundings {
         Surroundings {
+            copy: self.copies.next_serial(),
             inbox: Arc::clone(&self.inbox),
             outbox: Arc::clone(&self.outbox),
             disks: self.backends.disks(),
@@ -73,16 +73,16 @@ impl Pair {
 
     fn go_alone(&mut self, generation: u64) -> Result<()> {
         self.held.release_all();
-        match std::mem::replace(&mut self.copy, Copy::None) {
+        match self.copies.take() {
             Copy::Booted(guest) => {
-                self.copy = Copy::Live {
+                self.copies.current = Copy::Live {
                     thread: start_live(*guest, self.surroundings())?,
                 };
                 self.journal
                     .event("guest_started", json!({"generation": generation}));
             }
             other => {
-                self.copy = other;
+                self.copies.current = other;
                 self.inbox.order(Order::EndLog);
                 let after_ms = self.peer_lost_at.take().map(since_ms);
                 self.journal.event(
@@ -106,10 +106,10 @@ impl Pair {
     }
 
     fn filling(&mut self) -> Result<&mut Guest> {
-        if !matches!(self.copy, Copy::Filling(_)) {
-            self.copy = Copy::Filling(Box::new(self.shell.empty_guest()?));
+        if !matches!(self.copies.current, Copy::Filling(_)) {
+            self.copies.current = Copy::Filling(Box::new(self.shell.empty_guest()?));
         }
-        match &mut self.copy {
+        match &mut self.copies.current {
             Copy::Filling(guest) => Ok(guest),
             _ => bail!("no guest is being filled"),
         }
@@ -124,9 +124,9 @@ impl Pair {
     }
 
     fn deliver(&mut self, epoch: replay::EncodedEpoch) -> Result<()> {
-        if !matches!(self.copy, Copy::Following { .. }) {
+        if !matches!(self.copies.current, Copy::Following { .. }) {
             self.filling()?;
-            if let Copy::Filling(guest) = std::mem::replace(&mut self.copy, Copy::None) {
+            if let Copy::Filling(guest) = self.copies.take() {
                 self.ram = Some(guest.dirty_ram());
                 let queue = Arc::new(EpochQueue::default());
                 let thread = start_following(
@@ -135,20 +135,17 @@ impl Pair {
                     self.guest_mac,
                     self.surroundings(),
                 )?;
-                self.copy = Copy::Following { queue, thread };
+                self.copies.current = Copy::Following { queue, thread };
             }
         }
-        if let Copy::Following { queue, .. } = &self.copy {
+        if let Copy::Following { queue, .. } = &self.copies.current {
             queue.push(epoch);
         }
         Ok(())
     }
 
     fn drop_guest(&mut self) {
-        if let Copy::Following { queue, thread } = std::mem::replace(&mut self.copy, Copy::None) {
-            queue.end(Ending::Drop);
-            self.leaving.push(thread);
-        }
+        self.copies.drop_current();
         self.ram = None;
     }
 }

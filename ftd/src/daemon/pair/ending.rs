@@ -20,7 +20,7 @@ impl Pair {
         self.journal
             .event("halted", json!({"why": why.to_string()}));
         self.outbox.close();
-        if let Copy::Following { queue, .. } = &self.copy {
+        if let Copy::Following { queue, .. } = &self.copies.current {
             queue.end(Ending::Drop);
         }
         self.inbox.order(Order::Stop);

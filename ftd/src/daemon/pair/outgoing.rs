@@ -1,19 +1,17 @@
 //! What the other threads hand to the loop: epochs and outputs, pages, answers, ends.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use anyhow::Result;
 use devices::Effect;
 use replay::protocol::{EndReason, Event, Message};
 use serde_json::json;
 
-use super::copy::Copy;
+use super::copy::ThreadEnded;
 use super::{BACKLOG_BYTES_MAX, Pair, since_ms};
-use crate::daemon::guest_thread::{GuestThread, ThreadEnd};
+use crate::daemon::guest_thread::ThreadEnd;
 use crate::host::clock::monotonic_ns;
-use crate::outside::outbox::{Outgoing, WentLive};
-use crate::run::RunError;
+use crate::outside::outbox::{CopySerial, Outgoing, WentLive};
 use crate::run::inbox::Order;
 use crate::run::live::Ended;
 
@@ -42,16 +40,24 @@ impl Pair {
                         self.tell(Event::CloneFailed { peer, why })?;
                     }
                 }
-                Outgoing::Executed { epoch, virtual_now } => {
-                    self.tell(Event::Executed { epoch, virtual_now })?;
-                    self.tell(Event::Verified { epoch })?;
+                Outgoing::Executed {
+                    copy,
+                    epoch,
+                    virtual_now,
+                } => {
+                    // Looked at twice: the first event may lead to the copy's being dropped.
+                    if self.copies.is_current(copy) {
+                        self.tell(Event::Executed { epoch, virtual_now })?;
+                    }
+                    if self.copies.is_current(copy) {
+                        self.tell(Event::Verified { epoch })?;
+                    }
                 }
-                Outgoing::Diverged { epoch, what } => self.diverged(epoch, &what)?,
                 Outgoing::Arbiter { asked, answer } => {
                     self.tell(Event::Arbiter { asked, answer })?;
                 }
                 Outgoing::Live(went) => self.went_live(*went)?,
-                Outgoing::Ended => self.guest_thread_ended()?,
+                Outgoing::Ended { copy } => self.guest_thread_ended(copy)?,
             }
         }
         Ok(())
@@ -121,30 +127,10 @@ impl Pair {
         self.tell(Event::Diverged { epoch, fatal: true })
     }
 
-    fn guest_thread_ended(&mut self) -> Result<()> {
-        if let Some(index) = self.leaving.iter().position(|thread| thread.is_finished()) {
-            let _ = self.leaving.swap_remove(index).join();
-        }
-        let finished = match &self.copy {
-            Copy::Following { thread, .. } | Copy::Live { thread } => ended_soon(thread),
-            _ => false,
-        };
-        if !finished {
+    fn guest_thread_ended(&mut self, copy: CopySerial) -> Result<()> {
+        let Some(ThreadEnded { end, following }) = self.copies.ended(copy) else {
             return Ok(());
-        }
-        let (thread, following) = match std::mem::replace(&mut self.copy, Copy::None) {
-            Copy::Following { thread, .. } => (thread, true),
-            Copy::Live { thread } => (thread, false),
-            other => {
-                self.copy = other;
-                return Ok(());
-            }
         };
-        let end = thread.join().unwrap_or_else(|_| {
-            Err(RunError::Sink(
-                "the vCPU thread panicked; this is a defect of ftd".to_owned(),
-            ))
-        });
         match end {
             Ok(ThreadEnd::Dropped) => Ok(()),
             // PoweredOff and Reset end the guest when their output is let out.
@@ -156,17 +142,6 @@ impl Pair {
             Err(error) => self.tell(Event::Failed { why: chain(&error) }),
         }
     }
-}
-
-/// `Outgoing::Ended` is the thread's last word; it is gone an instant later.
-fn ended_soon(thread: &GuestThread) -> bool {
-    for _ in 0..200 {
-        if thread.is_finished() {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    false
 }
 
 /// An error and its causes in a line.
