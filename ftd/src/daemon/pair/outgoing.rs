@@ -10,6 +10,7 @@ use serde_json::json;
 use super::copy::ThreadEnded;
 use super::{BACKLOG_BYTES_MAX, Pair, since_ms};
 use crate::daemon::guest_thread::ThreadEnd;
+use crate::daemon::journal::chain;
 use crate::host::clock::monotonic_ns;
 use crate::outside::outbox::{CopySerial, Outgoing, WentLive};
 use crate::run::inbox::Order;
@@ -142,16 +143,4 @@ impl Pair {
             Err(error) => self.tell(Event::Failed { why: chain(&error) }),
         }
     }
-}
-
-/// An error and its causes in a line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
