@@ -9,7 +9,7 @@
 //! * [`outside`]: between the vCPU thread and the host's back ends.
 //! * [`run`]: the vCPU thread: the loops of a live and of a replaying guest.
 //! * [`setup`]: from options to a guest that can be entered.
-//! * [`signals`]: SIGINT and SIGTERM as events.
+//! * [`signals`]: SIGINT and SIGTERM: stop in order, then at once.
 //! * [`solo`]: a guest on this host alone, recorded or not.
 
 pub mod arbiter;

@@ -26,7 +26,7 @@ use crate::run::RunError;
 use crate::run::inbox::{Inbox, Order};
 use crate::run::live::{Ended, Live, LiveCounters, LiveOptions};
 use crate::setup::{Booted, Shell};
-use crate::signals;
+use crate::signals::StopSignals;
 
 const OUTBOX: Token = Token(0);
 const TAP: Token = Token(1);
@@ -73,7 +73,7 @@ pub fn run(
     options: &GuestOptions,
     solo: &SoloOptions<'_>,
 ) -> Result<SoloReport> {
-    let stop_signals = signals::stop_signals()?;
+    let mut stop_signals = StopSignals::block()?;
     let mut poll = Poll::new().context("cannot make an epoll")?;
     let registry = poll.registry();
     let outbox = Arc::new(Outbox::new(Waker::new(registry, OUTBOX)?));
@@ -87,9 +87,8 @@ pub fn run(
     if let Some(tap) = backends.tap_fd() {
         registry.register(&mut SourceFd(&tap), TAP, Interest::READABLE)?;
     }
-    if let Some(console) = backends.console_fd() {
-        registry.register(&mut SourceFd(&console), CONSOLE, Interest::READABLE)?;
-    }
+    let console = backends.console_fd();
+    registry.register(&mut SourceFd(&console), CONSOLE, Interest::READABLE)?;
     let mut log = match solo.log {
         Some(path) => Some(LogFile::create(path, shell, booted)?),
         None => None,
@@ -108,10 +107,11 @@ pub fn run(
     }
     let mut events = Events::with_capacity(64);
     let mut tap_ready = false;
+    let mut console_ready = false;
     let mut ended = false;
     let mut items = VecDeque::new();
     while !ended {
-        let timeout = if tap_ready {
+        let timeout = if tap_ready || console_ready {
             Duration::ZERO
         } else {
             Duration::from_millis(100)
@@ -125,10 +125,10 @@ pub fn run(
         for event in &events {
             match event.token() {
                 TAP => tap_ready = true,
-                CONSOLE => drop(backends.take_typed()),
+                CONSOLE => console_ready = true,
                 SIGNALS => {
-                    while let Ok(Some(_)) = stop_signals.read_signal() {
-                        inbox.order(Order::Stop);
+                    if let Some(signal) = stop_signals.take() {
+                        stop(signal.as_str(), &inbox);
                     }
                 }
                 _ => {}
@@ -160,16 +160,24 @@ pub fn run(
         while let Some(effect) = held.next_free() {
             backends.release(effect)?;
         }
+        if console_ready {
+            let typed = backends.take_typed();
+            console_ready = typed.more;
+            if typed.quit {
+                stop("Ctrl-A x", &inbox);
+            }
+        }
         if tap_ready {
             tap_ready = backends.take_frames()?;
         }
     }
+    stop_signals.end_at_next();
     let joined = thread.join();
     let Ok(outcome) = joined else {
         bail!("the vCPU thread panicked; this is a defect of ftd")
     };
     let (end, guest, counters, state) = outcome?;
-    backends.flush();
+    backends.finish();
     tracing::trace!("the machine at its end: {:#?}", guest.machine().save());
     let (mut log_bytes, mut log_entries) = (0, 0);
     if let (Some(log), Some(state)) = (log, &state) {
@@ -184,6 +192,11 @@ pub fn run(
         counters,
         elapsed: started.elapsed(),
     })
+}
+
+fn stop(how: &str, inbox: &Inbox) {
+    tracing::info!("{how}: stopping the guest where it is; a second signal ends ftd at once");
+    inbox.order(Order::Stop);
 }
 
 fn start(

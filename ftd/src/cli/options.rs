@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use vmm::cpu_model::CpuModel;
 
+use crate::host::console::ConsoleSpec;
 use crate::host::disk::DiskFormat;
 
 /// What guest to run, and on which of the host's disks and networks.
@@ -42,9 +43,10 @@ pub struct GuestOptions {
     /// MAC address of the guest's network device.
     #[arg(long, value_name = "MAC", default_value = "52:54:00:66:74:64")]
     pub mac: Mac,
-    /// Where the guest's serial console goes: stdio, none, file:PATH or unix:PATH.
+    /// Where the guest's serial console goes: stdio (on a terminal every key goes to the guest, and
+    /// Ctrl-A x ends ftd), stdio:cooked, none, file:PATH or unix:PATH (a socket for one client).
     #[arg(long, value_name = "WHERE", default_value = "stdio")]
-    pub console: String,
+    pub console: ConsoleSpec,
     /// Leave RDTSC in the guest as it is (for guests that never replay).
     #[arg(long, hide = true)]
     pub open_rdtsc: bool,

@@ -25,7 +25,6 @@ use anyhow::{Context, Result};
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use nix::sys::signalfd::SignalFd;
 use replay::protocol::{Action, Config, Core, Event, HaltReason, PeerId, Role};
 use serde_json::json;
 use vmm::guest::Guest;
@@ -44,7 +43,7 @@ use crate::outside::outbox::Outbox;
 use crate::run::inbox::Inbox;
 use crate::run::live::LiveOptions;
 use crate::setup::Shell;
-use crate::signals;
+use crate::signals::StopSignals;
 
 const OUTBOX: Token = Token(0);
 const TAP: Token = Token(1);
@@ -77,7 +76,7 @@ pub struct PairOptions {
 /// One side of a pair.
 pub struct Pair {
     poll: Poll,
-    signals: SignalFd,
+    signals: StopSignals,
     listener: Option<TcpListener>,
     links: Links,
     core: Core,
@@ -97,6 +96,7 @@ pub struct Pair {
     dial_next: usize,
     dial_at: Option<u64>,
     tap_ready: bool,
+    console_ready: bool,
     live: LiveOptions,
     peer_lost_at: Option<u64>,
     join_started_at: Option<u64>,
@@ -111,7 +111,7 @@ impl Pair {
         guest_options: &GuestOptions,
         options: PairOptions,
     ) -> Result<Pair> {
-        let signals = signals::stop_signals()?;
+        let signals = StopSignals::block()?;
         let poll = Poll::new().context("cannot make an epoll")?;
         let registry = poll.registry();
         let outbox = Arc::new(Outbox::new(Waker::new(registry, OUTBOX)?));
@@ -121,9 +121,8 @@ impl Pair {
         if let Some(tap) = backends.tap_fd() {
             registry.register(&mut SourceFd(&tap), TAP, Interest::READABLE)?;
         }
-        if let Some(console) = backends.console_fd() {
-            registry.register(&mut SourceFd(&console), CONSOLE, Interest::READABLE)?;
-        }
+        let console = backends.console_fd();
+        registry.register(&mut SourceFd(&console), CONSOLE, Interest::READABLE)?;
         registry.register(
             &mut SourceFd(&signals.as_raw_fd()),
             SIGNALS,
@@ -160,6 +159,7 @@ impl Pair {
             dial_next: 0,
             dial_at: None,
             tap_ready: false,
+            console_ready: false,
             live: options.live,
             peer_lost_at: None,
             join_started_at: None,
@@ -176,6 +176,17 @@ impl Pair {
 
     /// Runs this side to its end.
     pub fn run(mut self) -> Result<()> {
+        if let Err(error) = self.turns() {
+            let why = format!("{error:#}");
+            if self.leave(Event::Failed { why }).is_err() || self.halt.is_none() {
+                self.backends.abandon_disks();
+                return Err(error);
+            }
+        }
+        self.close()
+    }
+
+    fn turns(&mut self) -> Result<()> {
         let mut events = Events::with_capacity(256);
         self.tell(Event::Tick)?;
         while self.halt.is_none() {
@@ -184,13 +195,16 @@ impl Pair {
                 match event.token() {
                     OUTBOX => {}
                     TAP => self.tap_ready = true,
-                    CONSOLE => self.take_typed(),
+                    CONSOLE => self.console_ready = true,
                     SIGNALS => self.take_signals()?,
                     LISTENER => self.accept()?,
                     token => self.serve(token)?,
                 }
             }
             self.take_outgoing()?;
+            if self.console_ready {
+                self.take_typed()?;
+            }
             if self.tap_ready {
                 self.tap_ready = self.backends.take_frames()?;
             }
@@ -201,13 +215,13 @@ impl Pair {
             self.outbox
                 .clog(self.links.backlog_bytes_max() > BACKLOG_BYTES_MAX);
         }
-        self.close()
+        Ok(())
     }
 
     fn wait(&mut self, events: &mut Events) -> Result<()> {
         let now = monotonic_ns();
         let next = self.core.next_tick().min(self.dial_at.unwrap_or(u64::MAX));
-        let timeout = if self.tap_ready {
+        let timeout = if self.tap_ready || self.console_ready {
             Duration::ZERO
         } else {
             Duration::from_nanos(next.saturating_sub(now)).min(Duration::from_secs(1))
@@ -224,6 +238,10 @@ impl Pair {
     fn tell(&mut self, event: Event) -> Result<()> {
         self.core.handle(monotonic_ns(), event, &mut self.actions);
         let mut actions = std::mem::take(&mut self.actions);
+        if actions.iter().any(is_loss) {
+            // Before anything else: the winner may be writing to the disks already.
+            self.backends.abandon_disks();
+        }
         for action in actions.drain(..) {
             self.act(action)?;
         }
@@ -234,23 +252,34 @@ impl Pair {
         self.let_out()
     }
 
-    fn take_typed(&mut self) {
-        if let Err(error) = self.backends.take_typed() {
-            tracing::warn!("cannot read the console: {error}");
+    fn take_typed(&mut self) -> Result<()> {
+        let typed = self.backends.take_typed();
+        self.console_ready = typed.more;
+        if typed.quit {
+            self.stop("Ctrl-A x")?;
         }
+        Ok(())
     }
 
     fn take_signals(&mut self) -> Result<()> {
-        while let Ok(Some(_)) = self.signals.read_signal() {
-            self.tell(Event::Stop)?;
+        match self.signals.take() {
+            Some(signal) => self.stop(signal.as_str()),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// What this side is.
     pub fn role(&self) -> Role {
         self.core.role()
     }
+}
+
+/// Whether another host has the guest.
+fn is_loss(action: &Action) -> bool {
+    let Action::Halt { why } = action else {
+        return false;
+    };
+    matches!(why, HaltReason::Lost { .. })
 }
 
 fn since_ms(start_ns: u64) -> f64 {
@@ -266,3 +295,6 @@ pub fn host_kvm() -> String {
         .unwrap_or("unknown")
         .to_owned()
 }
+
+#[cfg(test)]
+mod tests;

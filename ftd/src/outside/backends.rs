@@ -1,27 +1,36 @@
 //! Disks, TAP and console of this host: where released outputs go, and where inputs come from.
 
-use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use devices::{Console, Effect, Input};
 
 use crate::cli::GuestOptions;
 use crate::host::announce::AddressLearner;
+use crate::host::console::{Console as HostConsole, Turn};
 use crate::host::disk::{Disk, DiskWorker};
 use crate::host::tap::{Tap, TapOptions};
-use crate::outside::console::ConsoleEnd;
 use crate::run::inbox::Inbox;
 
 /// Most frames taken from the TAP before other events get their turn.
 const FRAMES_A_TURN: usize = 64;
 
+/// What came of [`Backends::take_typed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Typed {
+    /// The person at the terminal wants ftd to end.
+    pub quit: bool,
+    /// More may wait: take it soon, without waiting for the descriptor.
+    pub more: bool,
+}
+
 /// This host's end of the guest's devices.
 pub struct Backends {
     disks: Arc<Vec<DiskWorker>>,
     tap: Option<Tap>,
-    console: ConsoleEnd,
+    console: HostConsole,
     addresses: AddressLearner,
     frame: Vec<u8>,
     inbox: Arc<Inbox>,
@@ -69,7 +78,7 @@ impl Backends {
             disks: Arc::new(workers),
             frame: vec![0; tap.as_ref().map_or(0, Tap::frame_bytes_max)],
             tap,
-            console: ConsoleEnd::open(&options.console)?,
+            console: HostConsole::open(&options.console)?,
             addresses: AddressLearner::new(options.mac.0),
             inbox,
             frames_lost: 0,
@@ -86,9 +95,9 @@ impl Backends {
         self.tap.as_ref().map(AsRawFd::as_raw_fd)
     }
 
-    /// The console's input, to be polled.
-    pub fn console_fd(&self) -> Option<RawFd> {
-        self.console.input_fd()
+    /// The console's descriptor, to be polled.
+    pub fn console_fd(&self) -> RawFd {
+        self.console.as_raw_fd()
     }
 
     /// Carries out an output.
@@ -150,21 +159,16 @@ impl Backends {
         }
     }
 
-    /// Takes what was typed. `false` at the end of input.
-    pub fn take_typed(&mut self) -> io::Result<bool> {
-        let mut bytes = [0u8; 256];
-        match self.console.read(&mut bytes)? {
-            Some(0) => Ok(false),
-            Some(count) => {
-                let bytes = bytes[..count].to_vec();
-                self.inbox.push(Input::ConsoleIn {
-                    console: Console::Serial,
-                    bytes,
-                });
-                Ok(true)
-            }
-            None => Ok(true),
+    /// Takes what was typed, and writes what the console could not take before.
+    pub fn take_typed(&mut self) -> Typed {
+        let Turn { input, quit, more } = self.console.turn();
+        if !input.is_empty() {
+            self.inbox.push(Input::ConsoleIn {
+                console: Console::Serial,
+                bytes: input,
+            });
         }
+        Typed { quit, more }
     }
 
     /// The guest is here now: brings the TAP up and tells the network, knowing these addresses.
@@ -179,8 +183,33 @@ impl Backends {
         Ok(())
     }
 
-    /// Flushes the console.
-    pub fn flush(&mut self) {
-        let _ = io::stdout().flush();
+    /// Makes sure that nothing more is written to any disk: another host has the guest, and its
+    /// disks. Waits for nothing.
+    pub fn abandon_disks(&self) {
+        for disk in self.disks.iter() {
+            disk.abandon();
+        }
+    }
+
+    /// Starts no more disk requests and waits for those that run, for `timeout` at most: another
+    /// host is about to take the guest over, and issues again what was not complete. `false` if
+    /// some still run.
+    pub fn retire_disks(&self, timeout: Duration) -> bool {
+        let until = Instant::now() + timeout;
+        let mut idle = true;
+        for disk in self.disks.iter() {
+            idle &= disk.retire(until.saturating_duration_since(Instant::now()));
+        }
+        self.abandon_disks();
+        idle
+    }
+
+    /// Waits until what was released to the disks is on them, unless they were abandoned, and
+    /// gives the console what waits for it.
+    pub fn finish(&mut self) {
+        for disk in self.disks.iter() {
+            disk.finish();
+        }
+        self.console.flush();
     }
 }

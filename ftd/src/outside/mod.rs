@@ -2,10 +2,8 @@
 //!
 //! * [`outbox`]: epochs and outputs on their way from the vCPU thread to the daemon's loop.
 //! * [`sink`]: the vCPU thread's end of it; requests nobody can see are carried out there at once.
-//! * [`console`]: where the guest's serial line goes.
 //! * [`backends`]: disks, TAP and console of this host, and the release of outputs to them.
 
 pub mod backends;
-pub mod console;
 pub mod outbox;
 pub mod sink;

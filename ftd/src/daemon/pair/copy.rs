@@ -1,6 +1,7 @@
 //! The copy of the guest on this side, and the threads of those that were thrown away.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use vmm::guest::Guest;
 
@@ -8,6 +9,7 @@ use crate::daemon::epoch_queue::{Ending, EpochQueue};
 use crate::daemon::guest_thread::{GuestThread, ThreadEnd};
 use crate::outside::outbox::CopySerial;
 use crate::run::RunError;
+use crate::run::inbox::{Inbox, Order};
 
 /// The guest on this side.
 pub(super) enum Copy {
@@ -104,6 +106,33 @@ impl Copies {
             ))
         });
         Some(ThreadEnded { end, following })
+    }
+}
+
+impl Copies {
+    /// Tells the current copy's thread to end.
+    pub(super) fn stop(&self, inbox: &Inbox) {
+        match &self.current {
+            Copy::Following { queue, .. } => queue.end(Ending::Drop),
+            Copy::Live { .. } => inbox.order(Order::Stop),
+            Copy::None | Copy::Booted(_) | Copy::Filling(_) => {}
+        }
+    }
+
+    /// Waits until the current copy's thread has ended, for `timeout` at most.
+    pub(super) fn join(&mut self, timeout: Duration) -> bool {
+        let (Copy::Following { thread, .. } | Copy::Live { thread }) = &self.current else {
+            return true;
+        };
+        let start = Instant::now();
+        while !thread.is_finished() {
+            if start.elapsed() >= timeout {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.current = Copy::None;
+        true
     }
 }
 

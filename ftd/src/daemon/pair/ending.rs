@@ -4,27 +4,71 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use mio::Events;
-use replay::protocol::HaltReason;
+use replay::protocol::{Event, HaltReason, Role};
 use serde_json::json;
 
 use super::Pair;
-use super::copy::Copy;
-use crate::daemon::epoch_queue::Ending;
 use crate::host::clock::monotonic_ns;
-use crate::run::inbox::Order;
+
+/// How long disk requests that run may keep a primary from leaving to its backup. The backup waits
+/// meanwhile, and so do the guest's clients.
+const RETIRE: Duration = Duration::from_millis(500);
+/// How long what was said to peers last may take to be sent.
+const FLUSH: Duration = Duration::from_millis(500);
+/// How long the vCPU's thread may take to end.
+const JOIN: Duration = Duration::from_secs(2);
 
 impl Pair {
+    /// The operator wants this side to end, by `how`.
+    pub(super) fn stop(&mut self, how: &str) -> Result<()> {
+        let status = self.core.status();
+        let peer = status.peer.as_deref().unwrap_or("its backup");
+        let then = match status.role {
+            Role::Primary if status.protected => format!("the guest goes on at {peer}"),
+            Role::Primary | Role::Alone => {
+                "the guest has no backup and ends where it is, as by a power cut".to_owned()
+            }
+            Role::Backup => "the guest goes on without this backup".to_owned(),
+            Role::Starting | Role::Joining | Role::Halted => "no guest is here yet".to_owned(),
+        };
+        tracing::info!("{how}: stopping, {then}; a second signal ends ftd at once");
+        self.leave(Event::Stop)
+    }
+
+    /// Ends this side by its own decision: [`Event::Stop`] or [`Event::Failed`]. A backup takes the
+    /// guest over as soon as it is told, so until then this side's hands must be off the disks.
+    pub(super) fn leave(&mut self, event: Event) -> Result<()> {
+        if self.core.role() == Role::Primary && !self.backends.retire_disks(RETIRE) {
+            tracing::warn!(
+                "requests to the disks still run after {} ms; the backup issues them again",
+                RETIRE.as_millis()
+            );
+        }
+        self.tell(event)
+    }
+
     /// Ends this side: nothing more is let out; what was said to the peer still goes.
     pub(super) fn close(mut self) -> Result<()> {
         let why = self.halt.take().unwrap_or(HaltReason::Stopped);
         self.journal
             .event("halted", json!({"why": why.to_string()}));
+        self.signals.end_at_next();
         self.outbox.close();
-        if let Copy::Following { queue, .. } = &self.copies.current {
-            queue.end(Ending::Drop);
+        self.copies.stop(&self.inbox);
+        self.flush_links()?;
+        if !self.copies.join(JOIN) {
+            tracing::warn!("the guest's vCPU did not stop within {} s", JOIN.as_secs());
         }
-        self.inbox.order(Order::Stop);
-        let until = monotonic_ns() + 500_000_000;
+        self.backends.finish();
+        tracing::info!("this side ends: {why}");
+        match why {
+            HaltReason::Stopped | HaltReason::GuestEnded(_) => Ok(()),
+            why => bail!("{why}"),
+        }
+    }
+
+    fn flush_links(&mut self) -> Result<()> {
+        let until = monotonic_ns() + FLUSH.as_nanos() as u64;
         let mut events = Events::with_capacity(16);
         while self.links.backlog_bytes_max() > 0 && monotonic_ns() < until {
             self.poll
@@ -35,11 +79,6 @@ impl Pair {
                 }
             }
         }
-        self.backends.flush();
-        tracing::info!("this side ends: {why}");
-        match why {
-            HaltReason::Stopped | HaltReason::GuestEnded(_) => Ok(()),
-            why => bail!("{why}"),
-        }
+        Ok(())
     }
 }

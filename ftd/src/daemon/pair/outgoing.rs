@@ -140,7 +140,7 @@ impl Pair {
                 let epoch = self.core.status().executed + 1;
                 self.diverged(epoch, &chain(&error))
             }
-            Err(error) => self.tell(Event::Failed { why: chain(&error) }),
+            Err(error) => self.leave(Event::Failed { why: chain(&error) }),
         }
     }
 }

@@ -98,6 +98,12 @@ impl Schedule {
         self.entries.len()
     }
 
+    /// Number of requests that were started and are not finished.
+    pub(super) fn running(&self) -> usize {
+        let started = |entry: &&Entry| entry.request.is_none();
+        self.entries.iter().filter(started).count()
+    }
+
     fn range(&self, offset: u64, len: u64) -> Range {
         Range {
             start: offset / self.granule,

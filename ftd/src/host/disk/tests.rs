@@ -1,7 +1,8 @@
 use std::fs;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use devices::{DiskError, DiskOp, DiskOutcome, DiskRequest};
@@ -370,6 +371,79 @@ fn a_disk_that_shrinks_fails_requests_and_goes_on() {
     outcomes.sort_by_key(|(id, _)| *id);
     assert_eq!(outcomes[0], (0, DiskOutcome::Failed(DiskError::Io)));
     assert_eq!(outcomes[1], (1, DiskOutcome::Read(vec![0; 512])));
+}
+
+/// Writes wait for a word each; the other end of the channel counts them.
+struct Slow {
+    go: Mutex<Receiver<()>>,
+    writes: Arc<AtomicUsize>,
+}
+
+impl Image for Slow {
+    fn capacity(&self) -> u64 {
+        MIB
+    }
+
+    fn granule(&self) -> u64 {
+        1
+    }
+
+    fn workers(&self) -> usize {
+        2
+    }
+
+    fn read_at(&self, _offset: u64, _buf: &mut [u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write_at(&self, _offset: u64, _data: &[u8]) -> io::Result<()> {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        let _ = self.go.lock().unwrap().recv();
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn discard(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_retired_worker_starts_nothing_more_and_waits_for_what_runs() {
+    let (word, go) = channel();
+    let writes = Arc::new(AtomicUsize::new(0));
+    let image = Slow {
+        go: Mutex::new(go),
+        writes: Arc::clone(&writes),
+    };
+    let disk = Disk {
+        path: "slow".into(),
+        format: DiskFormat::Raw,
+        read_only: false,
+        capacity: MIB,
+        image: Box::new(image),
+        failures: AtomicU64::new(0),
+        abandoned: AtomicBool::new(false),
+    };
+    let worker = DiskWorker::start(0, Arc::new(disk), Box::new(|_, _| {})).unwrap();
+    for id in 0..3 {
+        // To the same place, so one after the other.
+        let op = write(0, &[1; 512]);
+        worker.submit(DiskRequest { disk: 0, id, op });
+    }
+    while writes.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    assert!(!worker.retire(Duration::from_millis(20)), "one still runs");
+    word.send(()).unwrap();
+    assert!(worker.retire(Duration::from_secs(20)));
+    // Neither of these waits for the two that were never started.
+    worker.finish();
+    drop(worker);
+    assert_eq!(writes.load(Ordering::SeqCst), 1);
 }
 
 #[test]

@@ -4,8 +4,9 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use devices::{DiskError, DiskOutcome, DiskRequest};
+use devices::{DiskError, DiskOp, DiskOutcome, DiskRequest};
 
 use super::Disk;
 use super::schedule::Schedule;
@@ -97,10 +98,11 @@ impl DiskWorker {
         self.shared.lock().schedule.len()
     }
 
-    /// Waits until every request submitted so far and until then is complete and delivered.
+    /// Waits until every request submitted so far and until then is complete and delivered; no
+    /// longer than until the worker is retired or abandoned.
     pub fn drain(&self) {
         let mut state = self.shared.lock();
-        while state.schedule.len() > 0 {
+        while state.schedule.len() > 0 && state.stopping != Stopping::Now {
             state = self
                 .shared
                 .done
@@ -109,12 +111,37 @@ impl DiskWorker {
         }
     }
 
+    /// [Drains](DiskWorker::drain), and makes the image whole on the host's disk, unless the worker
+    /// was retired or abandoned.
+    pub fn finish(&self) {
+        self.drain();
+        if self.shared.lock().stopping != Stopping::Now && !self.shared.disk.is_read_only() {
+            // A failure was reported there, and there is no guest left to tell.
+            self.shared.disk.perform(&DiskOp::Flush);
+        }
+    }
+
+    /// Starts none of the requests that wait, and waits for those that run, for `timeout` at most:
+    /// the host hands its guest over, and the other one issues again what was not complete. `false`
+    /// if some still run then; they can't be called back.
+    pub fn retire(&self, timeout: Duration) -> bool {
+        let mut state = self.shared.lock();
+        state.stopping = Stopping::Now;
+        self.shared.work.notify_all();
+        self.shared.done.notify_all();
+        let busy = |state: &mut State| state.schedule.running() > 0;
+        let waited = self.shared.done.wait_timeout_while(state, timeout, busy);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.schedule.running() == 0
+    }
+
     /// Abandons the disk (see [`Disk::abandon`]), starts none of the requests that wait and delivers
     /// nothing for them, and doesn't wait for those that run, now or when dropped: the disk may
     /// hang.
     pub fn abandon(&self) {
         self.shared.lock().stopping = Stopping::Now;
         self.shared.work.notify_all();
+        self.shared.done.notify_all();
         self.shared.disk.abandon();
     }
 }
@@ -124,6 +151,11 @@ impl Drop for DiskWorker {
         let mut state = self.shared.lock();
         if state.stopping == Stopping::Now {
             return;
+        }
+        if std::thread::panicking() {
+            // The peer is about to be told, by the end of the connection, and to take the disk over.
+            drop(state);
+            return self.abandon();
         }
         state.stopping = Stopping::Drained;
         drop(state);
