@@ -8,10 +8,12 @@ use devices::machine::{Machine, MachineConfig};
 use devices::virtio::{DiskConfig, NetConfig};
 use kvm_ioctls::Kvm;
 use vmm::boot::{self, BootRequest};
+use vmm::clock::Clock;
 use vmm::cpu_model::{self, CpuModel};
 use vmm::guest::Guest;
 use vmm::image::{BootFiles, ReadAt, find_boot_files};
 use vmm::kvm::{Vcpu, Vm, open_kvm, vm::supported_cpuid};
+use vmm::probe;
 
 use crate::cli::GuestOptions;
 use crate::host::clock::realtime_ns;
@@ -22,6 +24,8 @@ pub struct Shell {
     kvm: Kvm,
     /// The CPU model the guest sees.
     pub cpu_model: CpuModel,
+    /// How positions in its execution are made.
+    pub clock: Clock,
     /// Guest RAM in bytes.
     pub ram_bytes: u64,
     /// The machine.
@@ -76,17 +80,29 @@ impl Shell {
             rng: true,
             console: true,
         };
-        Shell::of(kvm, options.cpu, options.memory << 20, config, disks)
+        let clock = match options.clock {
+            Some(clock) => usable(clock, &kvm)?,
+            None => probe::best_clock(&kvm),
+        };
+        Shell::of(kvm, options.cpu, clock, options.memory << 20, config, disks)
     }
 
     /// A shell for a guest that comes from a log: its machine, but no disk.
-    pub fn for_log(cpu_model: CpuModel, ram_bytes: u64, config: MachineConfig) -> Result<Shell> {
-        Shell::of(open_kvm()?, Some(cpu_model), ram_bytes, config, Vec::new())
+    pub fn for_log(
+        cpu_model: CpuModel,
+        clock: Clock,
+        ram_bytes: u64,
+        config: MachineConfig,
+    ) -> Result<Shell> {
+        let kvm = open_kvm()?;
+        let clock = usable(clock, &kvm)?;
+        Shell::of(kvm, Some(cpu_model), clock, ram_bytes, config, Vec::new())
     }
 
     fn of(
         kvm: Kvm,
         cpu: Option<CpuModel>,
+        clock: Clock,
         ram_bytes: u64,
         config: MachineConfig,
         disks: Vec<Arc<Disk>>,
@@ -99,6 +115,7 @@ impl Shell {
         Ok(Shell {
             kvm,
             cpu_model,
+            clock,
             ram_bytes,
             config,
             disks,
@@ -112,7 +129,7 @@ impl Shell {
         let memory = vmm::memory::Ram::allocate(self.ram_bytes)?;
         let vm = Vm::new(&self.kvm, memory, cpu_model::msr::CLOSED)?;
         let vcpu = Vcpu::new(&self.kvm, &vm, &cpuid)?;
-        Ok(Guest::new(vm, vcpu, self.config.clone()))
+        Ok(Guest::new(vm, vcpu, self.config.clone(), self.clock))
     }
 
     /// A guest that stands before its kernel's first instruction.
@@ -176,6 +193,17 @@ impl Shell {
         }
         Ok(files)
     }
+}
+
+/// `clock`, if this host has it.
+fn usable(clock: Clock, kvm: &Kvm) -> Result<Clock> {
+    if clock.has_window() && !probe::best_clock(kvm).has_window() {
+        bail!(
+            "this host's KVM has no exact interrupt window, which clock {clock} needs; `ftd doctor` \
+             lists what it has"
+        );
+    }
+    Ok(clock)
 }
 
 fn read(path: &Path, what: &str) -> Result<Vec<u8>> {

@@ -266,7 +266,7 @@ impl LogFile {
                 .iter()
                 .map(|disk| disk.capacity_bytes)
                 .collect(),
-            clock: "exit".to_owned(),
+            clock: shell.clock.to_string(),
             boot_time_ns: shell.config.boot_unix_seconds * 1_000_000_000,
             first_epoch: 1,
         };

@@ -24,6 +24,15 @@ pub enum VmmError {
         #[source]
         source: std::io::Error,
     },
+    /// A host resource failed.
+    #[error("{what}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// The reason.
+        #[source]
+        source: std::io::Error,
+    },
     /// Guest RAM could not be had.
     #[error("cannot allocate {bytes} bytes of guest memory: {why}")]
     Memory {
@@ -38,6 +47,18 @@ pub enum VmmError {
     /// An input of the log does not fit the machine's state.
     #[error("an input does not fit the machine: {0}")]
     BadInput(String),
+}
+
+/// An error and its causes in a line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 impl VmmError {

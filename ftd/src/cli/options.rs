@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use vmm::clock::Clock;
 use vmm::cpu_model::CpuModel;
 
 use crate::host::console::ConsoleSpec;
@@ -34,6 +35,10 @@ pub struct GuestOptions {
     /// CPU model the guest sees; both hosts must have it [default: the host vendor's].
     #[arg(long, value_name = "NAME")]
     pub cpu: Option<CpuModel>,
+    /// How positions in the guest's execution are made: exit or plain-exit; both hosts of a pair must
+    /// use the same [default: the best this host has, see `ftd doctor`].
+    #[arg(long, value_name = "NAME")]
+    pub clock: Option<Clock>,
     /// Connect the guest's network device through a TAP on this bridge.
     #[arg(long, value_name = "BRIDGE")]
     pub bridge: Option<String>,

@@ -104,6 +104,7 @@ fn facts(vm: &str, shell: &Shell) -> Result<Facts> {
     Ok(Facts {
         vm_id: vm.to_owned(),
         cpu_model: shell.cpu_model.to_string(),
+        clock: shell.clock.to_string(),
         ram_bytes: shell.ram_bytes,
         machine_digest: blake3::hash(&postcard::to_allocvec(&config)?).into(),
         disks: shell

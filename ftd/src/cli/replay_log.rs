@@ -10,6 +10,7 @@ use clap::Args;
 use devices::machine::MachineConfig;
 use replay::log::LogReader;
 use replay::{EncodedEpoch, Epoch, Position};
+use vmm::clock::Clock;
 use vmm::cpu_model::CpuModel;
 use vmm::guest::StateHash;
 
@@ -76,7 +77,11 @@ pub fn run(options: &Options) -> Result<()> {
             header.cpu_model
         )
     })?;
-    let shell = Shell::for_log(cpu_model, header.ram_bytes, config)?;
+    let clock: Clock = header
+        .clock
+        .parse()
+        .with_context(|| format!("cannot replay {name}"))?;
+    let shell = Shell::for_log(cpu_model, clock, header.ram_bytes, config)?;
     let guest = shell.empty_guest()?;
     let started = Instant::now();
     let source = LogSource { reader, epochs: 0 };

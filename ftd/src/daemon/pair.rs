@@ -141,7 +141,7 @@ impl Pair {
         let role = if primary { "primary" } else { "backup" };
         journal.event(
             "started",
-            json!({"role": role, "clock": "exit", "host_kvm": host_kvm()}),
+            json!({"role": role, "clock": shell.clock.name(), "host_kvm": host_kvm()}),
         );
         let asker = Asker::start(options.arbiter, Arc::clone(&outbox))?;
         Ok(Pair {

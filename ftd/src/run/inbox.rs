@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use devices::Input;
 use replay::Epoch;
+use vmm::kvm::{Kick, KickTimer};
 use vmm::memory::PageSet;
 
-use super::kick::{Kick, KickTimer};
 use crate::host::clock::monotonic_ns;
 
 /// Most frames that wait for the guest; more are left to the TAP's own queue.

@@ -11,10 +11,10 @@ use std::time::Duration;
 use devices::{Effect, Input};
 use replay::{EncodedEpoch, Epoch, EpochPolicy, Position, Recorder};
 use vmm::guest::{Access, Guest, Stop};
+use vmm::kvm::{Kick, KickTimer, kick};
 
 use super::RunError;
 use super::inbox::{FRAMES_MAX, Inbox, Order};
-use super::kick::{self, Kick, KickTimer};
 use crate::host::clock::{VirtualClock, monotonic_ns};
 
 /// Where log, outputs and requests of a live guest go. Called on the vCPU thread.
@@ -72,6 +72,8 @@ pub struct Live<S> {
     options: LiveOptions,
     deadline_timer: KickTimer,
     armed_for: Option<u64>,
+    /// Virtual time since when an interrupt has waited that has no window to land in.
+    stranded_since: Option<u64>,
     inputs: VecDeque<Input>,
     frames: VecDeque<Input>,
     outputs: Vec<Effect>,
@@ -91,6 +93,7 @@ impl<S: Sink> Live<S> {
     ) -> Result<Live<S>, RunError> {
         inbox.attach(Kick::prepare(guest.vcpu_mut())?, KickTimer::new()?);
         inbox.set_patience(Duration::ZERO);
+        guest.set_followed(false);
         Ok(Live {
             guest,
             sink,
@@ -100,6 +103,7 @@ impl<S: Sink> Live<S> {
             options,
             deadline_timer: KickTimer::new()?,
             armed_for: None,
+            stranded_since: None,
             inputs: VecDeque::new(),
             frames: VecDeque::new(),
             outputs: Vec::new(),
@@ -253,12 +257,14 @@ impl<S: Sink> Live<S> {
                 self.sink.clone_ready(first)?;
                 self.guest.dirty_ram().log(true)?;
                 self.recorder = Some(Recorder::new(first, self.options.policy));
+                self.guest.set_followed(true);
                 self.guest.mark_dirty(pages.iter());
                 self.snapshot()?;
                 self.inbox.set_patience(self.options.patience);
             }
             Order::EndLog => {
                 self.recorder = None;
+                self.guest.set_followed(false);
                 self.guest.dirty_ram().log(false)?;
                 self.inbox.set_patience(Duration::ZERO);
             }
@@ -275,17 +281,17 @@ impl<S: Sink> Live<S> {
     /// The guest was stopped where it was. Answers whether inputs may land here.
     fn kicked(&mut self) -> Result<bool, RunError> {
         if self.recorder.is_none() {
-            self.guest.allow_here();
             return Ok(true);
         }
-        let patience = u64::try_from(self.options.patience.as_nanos()).unwrap_or(u64::MAX);
+        let patience = self.patience_ns();
         let input_late = self
             .inbox
             .waiting_since_ns()
             .is_some_and(|since| monotonic_ns().saturating_sub(since) >= patience);
         let timer_late = self.timer_overdue_ns().is_some_and(|by| by >= patience);
+        let interrupt_late = self.interrupt_late(patience);
         let ordered = self.inbox.any() && !input_late;
-        if input_late || timer_late {
+        if input_late || timer_late || interrupt_late {
             self.counters.snapshots += 1;
             self.snapshot()?;
             return Ok(true);
@@ -300,16 +306,41 @@ impl<S: Sink> Live<S> {
         Ok(false)
     }
 
-    /// Sets the timer that stops a running guest for a due timer of its machine.
-    fn arm_deadline(&mut self) {
-        let Some(deadline) = self.guest.machine().next_deadline() else {
-            return;
+    fn patience_ns(&self) -> u64 {
+        u64::try_from(self.options.patience.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether an interrupt that has no window to land in has waited for too long, and could be taken
+    /// here. If it could not, it begins to wait anew.
+    fn interrupt_late(&mut self, patience: u64) -> bool {
+        let Some(since) = self.stranded_since else {
+            return false;
         };
+        let now = self.virtual_now();
+        if now.saturating_sub(since) < patience {
+            return false;
+        }
+        self.stranded_since = None;
+        self.guest.interruptible()
+    }
+
+    /// Sets the timer that stops a running guest for a due timer of its machine, or for an interrupt
+    /// that has no window to land in.
+    fn arm_deadline(&mut self) {
         let grace = match self.recorder {
-            Some(_) => u64::try_from(self.options.patience.as_nanos()).unwrap_or(u64::MAX),
+            Some(_) => self.patience_ns(),
             None => 0,
         };
-        let target = deadline.saturating_add(grace);
+        if !self.guest.interrupt_stranded() {
+            self.stranded_since = None;
+        } else if self.stranded_since.is_none() {
+            self.stranded_since = Some(self.virtual_now());
+        }
+        let due = [self.guest.machine().next_deadline(), self.stranded_since];
+        let Some(due) = due.into_iter().flatten().min() else {
+            return;
+        };
+        let target = due.saturating_add(grace);
         if self
             .armed_for
             .is_some_and(|armed| armed <= target && armed > self.guest.machine().now())

@@ -6,12 +6,12 @@
 //! * [`snapshotting`]: stopping a live guest anywhere and putting its state into the log.
 
 pub mod inbox;
-pub mod kick;
 pub mod live;
 pub mod replaying;
 pub mod snapshotting;
 
 use thiserror::Error;
+pub use vmm::kvm::kick;
 
 /// Why a vCPU thread could not go on.
 #[derive(Debug, Error)]

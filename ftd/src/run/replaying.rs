@@ -3,9 +3,9 @@
 use devices::{Effect, Input};
 use replay::{Divergence, EncodedEpoch, Epoch, Event, Position, Replayer, decode_epoch};
 use vmm::guest::{Guest, Stop};
+use vmm::kvm::{Kick, kick};
 
 use super::RunError;
-use super::kick::{self, Kick};
 
 /// Where a replaying guest gets its log, and whom it tells how far it is.
 pub trait Source {

@@ -26,6 +26,7 @@ fn hello() -> Message {
         facts: Facts {
             vm_id: "shop".to_owned(),
             cpu_model: "baseline-v1".to_owned(),
+            clock: "exit".to_owned(),
             ram_bytes: 1 << 30,
             machine_digest: [9; 32],
             disks: vec![DiskFacts {

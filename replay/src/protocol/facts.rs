@@ -12,6 +12,8 @@ pub struct Facts {
     pub vm_id: String,
     /// Name of the CPU model that the guest sees.
     pub cpu_model: String,
+    /// Name of the clock that makes positions.
+    pub clock: String,
     /// Guest RAM in bytes.
     pub ram_bytes: u64,
     /// A digest of the machine's configuration (devices, command line, kernel, initrd).
@@ -42,6 +44,7 @@ impl Facts {
         let Facts {
             vm_id,
             cpu_model,
+            clock,
             ram_bytes,
             machine_digest,
             disks,
@@ -57,6 +60,12 @@ impl Facts {
             return Err(RejectReason::CpuModel {
                 primary: cpu_model.clone(),
                 backup: backup.cpu_model.clone(),
+            });
+        }
+        if *clock != backup.clock {
+            return Err(RejectReason::Clock {
+                primary: clock.clone(),
+                backup: backup.clock.clone(),
             });
         }
         if *ram_bytes != backup.ram_bytes {
@@ -118,6 +127,16 @@ pub enum RejectReason {
     /// Another CPU model.
     #[error("the guest's CPU model is {primary:?} on the primary and {backup:?} on this backup")]
     CpuModel {
+        /// The primary's.
+        primary: String,
+        /// The backup's.
+        backup: String,
+    },
+    /// Another clock.
+    #[error(
+        "positions are made by clock {primary:?} on the primary and {backup:?} on this backup: start both with the same --clock (`ftd doctor` lists what each host can do)"
+    )]
+    Clock {
         /// The primary's.
         primary: String,
         /// The backup's.

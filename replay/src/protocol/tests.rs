@@ -16,6 +16,7 @@ fn facts() -> Facts {
     Facts {
         vm_id: "shop".to_owned(),
         cpu_model: "baseline-v1".to_owned(),
+        clock: "exit".to_owned(),
         ram_bytes: 1 << 20,
         machine_digest: [7; 32],
         disks: vec![DiskFacts {

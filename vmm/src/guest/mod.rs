@@ -15,6 +15,7 @@ pub use hash::StateHash;
 use tsc_trap::{TrappedRdtsc, TscTrap};
 
 use crate::boot::BootState;
+use crate::clock::Clock;
 use crate::cpu_state::RunState;
 use crate::error::VmmError;
 use crate::kvm::{Exit, Vcpu, Vm};
@@ -34,6 +35,9 @@ pub struct Guest {
     /// The guest stands where its replica can stand too: at an exit or right behind a snapshot. Where
     /// a kick stopped it, nothing may be injected: the replica is not stopped there.
     at_position: bool,
+    clock: Clock,
+    /// Somebody follows this guest, or it follows somebody: interrupts land at positions only.
+    followed: bool,
     tsc_trap: TscTrap,
     dirty: PageSet,
 }
@@ -71,7 +75,7 @@ impl Access {
 
 impl Guest {
     /// Puts the parts together. `ram_bytes` of RAM are counted as dirty from the start.
-    pub fn new(vm: Vm, vcpu: Vcpu, config: MachineConfig) -> Guest {
+    pub fn new(vm: Vm, vcpu: Vcpu, config: MachineConfig, clock: Clock) -> Guest {
         let dirty = PageSet::empty(crate::memory::ram_bytes(vm.memory()));
         Guest {
             vcpu,
@@ -82,6 +86,8 @@ impl Guest {
             halted: false,
             fault_due: false,
             at_position: true,
+            clock,
+            followed: true,
             tsc_trap: TscTrap::default(),
             dirty,
         }
@@ -135,9 +141,33 @@ impl Guest {
             .map_err(|error| VmmError::BadInput(error.to_string()))
     }
 
-    /// Lets inputs and interrupts land where a kick stopped the guest: nobody follows it.
-    pub fn allow_here(&mut self) {
-        self.at_position = true;
+    /// How its positions are made.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Whether anybody follows this guest (as at first). If not, an interrupt lands wherever the guest
+    /// is stopped.
+    pub fn set_followed(&mut self, followed: bool) {
+        self.followed = followed;
+    }
+
+    /// Whether an interrupt is pending that this entry can't inject and that no window exit will wait
+    /// for: it lands at an exit that the guest makes by itself, or behind a snapshot.
+    pub fn interrupt_stranded(&mut self) -> bool {
+        self.followed
+            && !self.clock.has_window()
+            && self.machine.pending_interrupt()
+            && !self.can_inject()
+    }
+
+    /// Whether the vCPU, stopped anywhere, could take an interrupt now.
+    pub fn interruptible(&mut self) -> bool {
+        self.vcpu.ready_for_interrupt() && !self.fault_due
+    }
+
+    fn can_inject(&mut self) -> bool {
+        (self.at_position || !self.followed) && self.interruptible()
     }
 
     /// Whether the guest waits in HLT and nothing it could wake for is pending.
@@ -185,9 +215,7 @@ impl Guest {
         let mut window = false;
         if self.machine.pending_interrupt() {
             window = true;
-            if self.at_position
-                && self.vcpu.ready_for_interrupt()
-                && !self.fault_due
+            if self.can_inject()
                 && let Some(vector) = self.machine.take_interrupt()
             {
                 self.vcpu.inject(vector)?;
@@ -195,7 +223,8 @@ impl Guest {
                 window = self.machine.pending_interrupt();
             }
         }
-        self.vcpu.request_interrupt_window(window);
+        let may_ask = self.clock.has_window() || !self.followed;
+        self.vcpu.request_interrupt_window(window && may_ask);
         self.fault_due = false;
         Ok(())
     }

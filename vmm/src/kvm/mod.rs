@@ -1,10 +1,12 @@
 //! The host's KVM: what it offers, a VM with one memory slot, and one vCPU without in-kernel
-//! interrupt controller.
+//! interrupt controller, and the kick that stops it.
 
 pub mod exit;
+pub mod kick;
 pub mod vcpu;
 pub mod vm;
 
 pub use exit::Exit;
+pub use kick::{Kick, KickTimer};
 pub use vcpu::Vcpu;
 pub use vm::{DirtyRam, Vm, open_kvm};

@@ -105,7 +105,7 @@ impl DirtyRam {
 impl Vm {
     /// Makes a VM over `memory`, whose accesses to `closed` MSRs exit to user space.
     pub fn new(kvm: &Kvm, memory: Ram, closed: &[MsrRange]) -> Result<Vm, VmmError> {
-        let fd = kvm.create_vm().map_err(VmmError::ioctl("KVM_CREATE_VM"))?;
+        let fd = create(kvm)?;
         fd.enable_cap(&kvm_enable_cap {
             cap: KVM_CAP_X86_USER_SPACE_MSR,
             args: [
@@ -151,6 +151,19 @@ impl Vm {
         DirtyRam {
             fd: Arc::clone(&self.fd),
             memory: self.memory.clone(),
+        }
+    }
+}
+
+/// A signal, or on some hosts mere load, may cut the making of a VM short.
+const CREATE_TRIES: u32 = 20;
+
+fn create(kvm: &Kvm) -> Result<VmFd, VmmError> {
+    let mut tries = 1;
+    loop {
+        match kvm.create_vm() {
+            Err(error) if error.errno() == libc::EINTR && tries < CREATE_TRIES => tries += 1,
+            made => return made.map_err(VmmError::ioctl("KVM_CREATE_VM")),
         }
     }
 }

@@ -68,6 +68,7 @@ pub(super) fn config(start: Start, node: usize) -> Config {
     let facts = Facts {
         vm_id: "model".to_owned(),
         cpu_model: "baseline".to_owned(),
+        clock: "exit".to_owned(),
         ram_bytes: 1 << 20,
         machine_digest: [0; 32],
         disks: Vec::new(),

@@ -14,7 +14,8 @@ use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 use nix::unistd::gettid;
 
-use super::RunError;
+use super::Vcpu;
+use crate::error::VmmError;
 
 /// The signal that stops a vCPU. Nothing else in ftd uses it.
 const KICK: Signal = Signal::SIGUSR1;
@@ -37,11 +38,11 @@ pub struct Kick {
 
 impl Kick {
     /// Prepares this thread, and the vCPU that it will run, for kicks.
-    pub fn prepare(vcpu: &vmm::kvm::Vcpu) -> Result<Kick, RunError> {
+    pub fn prepare(vcpu: &Vcpu) -> Result<Kick, VmmError> {
         let mut blocked = SigSet::empty();
         blocked.add(KICK);
         let host = |what| {
-            move |error: nix::Error| RunError::Host {
+            move |error: nix::Error| VmmError::Host {
                 what,
                 source: error.into(),
             }
@@ -85,7 +86,7 @@ impl WaitTimeout for SigSet {
 }
 
 #[allow(unsafe_code)]
-fn set_signal_mask(vcpu: &vmm::kvm::Vcpu, mask: &SigSet) -> Result<(), RunError> {
+fn set_signal_mask(vcpu: &Vcpu, mask: &SigSet) -> Result<(), VmmError> {
     /// `struct kvm_signal_mask` with the kernel's own 8-byte signal set behind it.
     #[repr(C)]
     struct Mask {
@@ -109,7 +110,7 @@ fn set_signal_mask(vcpu: &vmm::kvm::Vcpu, mask: &SigSet) -> Result<(), RunError>
     if answer == 0 {
         return Ok(());
     }
-    Err(RunError::Host {
+    Err(VmmError::Host {
         what: "KVM_SET_SIGNAL_MASK failed",
         source: std::io::Error::last_os_error(),
     })
@@ -128,14 +129,14 @@ unsafe impl Send for KickTimer {}
 
 impl KickTimer {
     /// A timer that is not set. To be made on the vCPU thread.
-    pub fn new() -> Result<KickTimer, RunError> {
+    pub fn new() -> Result<KickTimer, VmmError> {
         let event = SigEvent::new(SigevNotify::SigevThreadId {
             signal: KICK,
             thread_id: gettid().as_raw(),
             si_value: 0,
         });
         let timer =
-            Timer::new(ClockId::CLOCK_MONOTONIC, event).map_err(|error| RunError::Host {
+            Timer::new(ClockId::CLOCK_MONOTONIC, event).map_err(|error| VmmError::Host {
                 what: "cannot make the vCPU's timer",
                 source: error.into(),
             })?;
