@@ -58,7 +58,7 @@ pub enum Stop {
 pub struct Access {
     exit: Exit,
     needs_clock: bool,
-    rdtsc: Option<TrappedRdtsc>,
+    rdtsc: Option<Box<TrappedRdtsc>>,
 }
 
 impl Access {
@@ -200,7 +200,10 @@ impl Guest {
         self.exits += 1;
         self.at_position = true;
         let rdtsc = match exit {
-            Exit::Debug { pc, .. } => self.tsc_trap.inspect(&self.vcpu, self.vm.memory(), pc)?,
+            Exit::Debug { pc, .. } => self
+                .tsc_trap
+                .inspect(&self.vcpu, self.vm.memory(), pc)?
+                .map(Box::new),
             _ => None,
         };
         let needs_clock = rdtsc.is_some() || self.exit_needs_clock(&exit);
