@@ -42,6 +42,7 @@ fn side(image: &Path, start: Start) -> Option<Pair> {
     let facts = Facts {
         vm_id: "vm".to_owned(),
         cpu_model: shell.cpu_model.to_string(),
+        clock: "exit".to_owned(),
         ram_bytes: shell.ram_bytes,
         machine_digest: [0; 32],
         disks: Vec::new(),
