@@ -216,6 +216,10 @@ impl CpuState {
     }
 }
 
+/// SYSENTER's target, of which AMD processors use the low half (APM vol. 2, 6.1.2). KVM keeps what
+/// the guest wrote whole, but cuts what a snapshot sets.
+const SYSENTER_TARGET: [u32; 2] = [0x175, 0x176];
+
 fn read_msr(vcpu: &Vcpu, index: u32) -> Option<(u32, u64)> {
     let mut msrs = Msrs::from_entries(&[kvm_msr_entry {
         index,
@@ -223,7 +227,10 @@ fn read_msr(vcpu: &Vcpu, index: u32) -> Option<(u32, u64)> {
     }])
     .ok()?;
     // A host without this MSR reads 0 of 1: then the guest has none either.
-    (vcpu.fd().get_msrs(&mut msrs).ok()? == 1).then(|| (index, msrs.as_slice()[0].data))
+    let read = vcpu.fd().get_msrs(&mut msrs).ok()? == 1;
+    let data = msrs.as_slice()[0].data;
+    let cut = vcpu.is_amd() && SYSENTER_TARGET.contains(&index);
+    read.then_some((index, if cut { data & 0xffff_ffff } else { data }))
 }
 
 fn write_msr(vcpu: &Vcpu, index: u32, data: u64) -> Result<(), VmmError> {

@@ -60,6 +60,8 @@ pub struct LiveCounters {
     pub snapshots: u64,
     /// Kicks that found nothing to do.
     pub idle_kicks: u64,
+    /// The guest opened the time-stamp counter to its user space again.
+    pub tsc_opened: bool,
 }
 
 /// A live guest and what feeds it.
@@ -383,6 +385,13 @@ impl<S: Sink> Live<S> {
             return Ok(0);
         };
         let epoch = recorder.close(at, digest)?;
+        if self.guest.tsc_is_open() && !self.counters.tsc_opened {
+            self.counters.tsc_opened = true;
+            tracing::warn!(
+                "the guest cleared CR4.TSD: RDTSC in its user space reads this host's counter, \
+                 and the backup may diverge (it is then repaired by a new copy)"
+            );
+        }
         let number = epoch.epoch;
         self.counters.epochs += 1;
         self.sink.epoch(epoch)?;

@@ -335,6 +335,12 @@ impl Guest {
         })
     }
 
+    /// Whether the guest was seen to have opened user space's RDTSC again (it cleared CR4.TSD), so
+    /// that replicas may differ.
+    pub fn tsc_is_open(&self) -> bool {
+        self.tsc_trap.lost()
+    }
+
     fn run_state(&self) -> RunState {
         RunState {
             gp_breakpoint: self.tsc_trap.address(),

@@ -23,12 +23,19 @@ const EARLY_EXITS: u64 = 200_000;
 #[derive(Debug, Default)]
 pub struct TscTrap {
     address: Option<u64>,
+    lost: bool,
 }
 
 impl TscTrap {
     /// Where it is armed.
     pub fn address(&self) -> Option<u64> {
         self.address
+    }
+
+    /// Whether the guest was seen to have cleared CR4.TSD: its user space may read the host's
+    /// counter, and replicas may differ.
+    pub fn lost(&self) -> bool {
+        self.lost
     }
 
     /// Puts the breakpoint where a snapshot had it.
@@ -53,6 +60,7 @@ impl TscTrap {
         }
         let sregs = vcpu.sregs()?;
         if sregs.cr4 & CR4_TSD == 0 {
+            self.lost |= self.address.is_some();
             return Ok(());
         }
         match gp_entry(vcpu, memory, &sregs) {

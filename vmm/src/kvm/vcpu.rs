@@ -16,6 +16,7 @@ use crate::error::VmmError;
 pub struct Vcpu {
     fd: VcpuFd,
     run_bytes: usize,
+    amd: bool,
 }
 
 impl Vcpu {
@@ -25,6 +26,10 @@ impl Vcpu {
             .fd()
             .create_vcpu(0)
             .map_err(VmmError::ioctl("KVM_CREATE_VCPU"))?;
+        // "Auth" of AuthenticAMD (APM vol. 3, E.3.1).
+        let amd = cpuid
+            .iter()
+            .any(|leaf| leaf.function == 0 && leaf.ebx == u32::from_le_bytes(*b"Auth"));
         let cpuid = CpuId::from_entries(cpuid).map_err(|_| VmmError::MissingCapability {
             what: "room for the CPU model's CPUID",
         })?;
@@ -34,7 +39,12 @@ impl Vcpu {
             .get_vcpu_mmap_size()
             .map_err(VmmError::ioctl("KVM_GET_VCPU_MMAP_SIZE"))?;
         fd.set_sync_valid_reg(SyncReg::Register);
-        Ok(Vcpu { fd, run_bytes })
+        Ok(Vcpu { fd, run_bytes, amd })
+    }
+
+    /// Whether its CPUID names an AMD processor.
+    pub fn is_amd(&self) -> bool {
+        self.amd
     }
 
     /// The file descriptor, for the ioctls that have no wrapper here.

@@ -6,7 +6,9 @@
 //! * [`rdtsc`]: each RDTSC in the kernel becomes IN EAX, which exits; the VMM answers.
 //! * [`cr4`]: CR4.TSD, set at the start, survives the kernel's first load of CR4. The kernel then
 //!   keeps it (`cr4_init_shadow`), so that RDTSC in user space faults.
+//! * `clears`: where the kernel would clear or toggle TSD later, it no longer does.
 
+mod clears;
 pub mod cr4;
 mod follow;
 pub mod rdtsc;
@@ -34,6 +36,8 @@ pub struct RewriteReport {
     pub cr4_site: bool,
     /// Immediate operands that were changed for it.
     pub cr4_patches: usize,
+    /// Places that would have cleared or toggled TSD later, and no longer do. Linux has three.
+    pub cr4_clears: usize,
     /// Whether the code was found by section headers; if not, data in executable segments may
     /// have been taken for code.
     pub by_sections: bool,
@@ -71,7 +75,11 @@ pub fn close_rdtsc(file: &mut [u8]) -> Result<RewriteReport, ElfError> {
         report.rdtscp_sites += found.rdtscp;
     }
     let loads_cr4 = code.iter().any(|code| cr4::may_load(&file[range(code)]));
-    let kept = cr4::keep_tsd(&mut view::View::new(file, segments), entry);
+    let mut view = view::View::new(file, segments);
+    let kept = cr4::keep_tsd(&mut view, entry);
+    for code in &code {
+        report.cr4_clears += clears::leave_tsd(&mut view, range(code), code.address);
+    }
     report.cr4_site = kept.kept || !loads_cr4;
     report.cr4_patches = kept.patches;
     Ok(report)

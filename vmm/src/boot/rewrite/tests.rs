@@ -93,6 +93,33 @@ fn code_that_never_loads_cr4_keeps_it() {
     assert_eq!((report.cr4_patches, &after[..]), (0, &[0x90, 0xf4][..]));
 }
 
+/// The four places of Linux, with the functions they call behind them.
+#[test]
+fn later_clears_and_toggles_of_tsd_are_taken_out() {
+    let code = [
+        0xf4, // hlt: the start-up path ends, having loaded nothing
+        0xbf, 0x0f, 0, 0, 0, 0xe8, 0x1e, 0, 0, 0, // mov $0xf,%edi; call clear
+        0x31, 0xff, 0xbe, 0x04, 0, 0, 0, 0xe8, 0x18, 0, 0, 0, // xor; mov $4,%esi; call update
+        0x48, 0x83, 0xf7, 0x04, 0xe8, 0x15, 0, 0, 0, // xor $4,%rdi; call write
+        0xbf, 0x04, 0, 0, 0, 0xff, 0xd0, 0xf4, 0x90, // mov $4,%edi; call *%rax
+        0xe8, 0x01, 0, 0, 0,    // clear: call update
+        0xc3, // ret
+        0xe8, 0x01, 0, 0, 0,    // update: call write
+        0xc3, // ret
+        0x0f, 0x22, 0xe7, 0xc3, // write: mov %rdi,%cr4; ret
+    ];
+    let mut file = elf(&code, true);
+    let address = Elf::parse(&file).unwrap().entry_address().unwrap();
+    let segments = view::View::segments_of(&Elf::parse(&file).unwrap());
+    let range = CODE_OFFSET..CODE_OFFSET + code.len();
+    let changed = clears::leave_tsd(&mut view::View::new(&mut file, segments), range, address);
+    let after = &file[CODE_OFFSET..];
+    assert_eq!(changed, 3);
+    assert_eq!((after[2], after[14], after[26]), (0x0b, 0, 0));
+    // The one whose call can't be followed stays.
+    assert_eq!(after[33], 0x04);
+}
+
 #[test]
 fn what_can_not_be_kept_is_left_alone_and_reported() {
     let codes: [&[u8]; 3] = [
