@@ -1,15 +1,17 @@
 //! A vCPU's whole state as one value: what a snapshot carries and a state hash covers.
 
-use kvm_bindings::{
-    Msrs, kvm_debugregs, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events,
-};
+mod fpu;
+
+use kvm_bindings::{Msrs, kvm_debugregs, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events};
 use serde::{Deserialize, Serialize};
+
+use fpu::Fpu;
 
 use crate::error::VmmError;
 use crate::kvm::Vcpu;
 
 /// Version of [`CpuState`]'s encoding; a snapshot of another version is refused.
-pub const CPU_STATE_VERSION: u16 = 1;
+pub const CPU_STATE_VERSION: u16 = 2;
 
 /// MSRs that belong to the guest's architectural state. Special registers hold EFER, FS and GS
 /// base; clocks and counters are hidden or filtered; the rest of what KVM lists is host policy.
@@ -51,78 +53,6 @@ pub struct RunState {
     pub halted: bool,
 }
 
-/// The FXSAVE image (SDM vol. 1, 10.5.1), as `KVM_GET_FPU` gives it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Fpu {
-    fpr: [[u8; 16]; 8],
-    fcw: u16,
-    fsw: u16,
-    ftwx: u8,
-    last_opcode: u16,
-    last_ip: u64,
-    last_dp: u64,
-    xmm: [[u8; 16]; 16],
-    mxcsr: u32,
-}
-
-impl From<kvm_fpu> for Fpu {
-    fn from(fpu: kvm_fpu) -> Fpu {
-        let kvm_fpu {
-            fpr,
-            fcw,
-            fsw,
-            ftwx,
-            last_opcode,
-            last_ip,
-            last_dp,
-            xmm,
-            mxcsr,
-            pad1: _,
-            pad2: _,
-        } = fpu;
-        Fpu {
-            fpr,
-            fcw,
-            fsw,
-            ftwx,
-            last_opcode,
-            last_ip,
-            last_dp,
-            xmm,
-            mxcsr,
-        }
-    }
-}
-
-impl From<&Fpu> for kvm_fpu {
-    fn from(fpu: &Fpu) -> kvm_fpu {
-        let Fpu {
-            fpr,
-            fcw,
-            fsw,
-            ftwx,
-            last_opcode,
-            last_ip,
-            last_dp,
-            xmm,
-            mxcsr,
-        } = fpu.clone();
-        kvm_fpu {
-            fpr,
-            fcw,
-            fsw,
-            ftwx,
-            pad1: 0,
-            last_opcode,
-            last_ip,
-            last_dp,
-            xmm,
-            mxcsr,
-            pad2: 0,
-        }
-    }
-}
-
 impl CpuState {
     /// Reads the state of a settled vCPU ([`Vcpu::settle`]).
     pub fn save(vcpu: &Vcpu, run: RunState) -> Result<CpuState, VmmError> {
@@ -131,7 +61,7 @@ impl CpuState {
             version: CPU_STATE_VERSION,
             regs: fd.get_regs().map_err(VmmError::ioctl("KVM_GET_REGS"))?,
             sregs: vcpu.sregs()?,
-            fpu: fd.get_fpu().map_err(VmmError::ioctl("KVM_GET_FPU"))?.into(),
+            fpu: Fpu::save(vcpu)?,
             debugregs: fd
                 .get_debug_regs()
                 .map_err(VmmError::ioctl("KVM_GET_DEBUGREGS"))?,
@@ -161,8 +91,7 @@ impl CpuState {
         } = self;
         vcpu.set_sregs(sregs)?;
         let fd = vcpu.fd();
-        fd.set_fpu(&fpu.into())
-            .map_err(VmmError::ioctl("KVM_SET_FPU"))?;
+        fpu.load(vcpu)?;
         fd.set_debug_regs(debugregs)
             .map_err(VmmError::ioctl("KVM_SET_DEBUGREGS"))?;
         for &(index, data) in msrs {

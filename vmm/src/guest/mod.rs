@@ -295,7 +295,7 @@ impl Guest {
             Exit::Halt => self.halted = true,
             Exit::Debug { .. } => match access.rdtsc {
                 Some(rdtsc) => rdtsc.emulate(vcpu, machine.tsc())?,
-                None => tsc_trap::step_over(vcpu),
+                None => vcpu.step_over(),
             },
             Exit::Shutdown => machine.triple_fault(),
             Exit::SetTpr => machine.set_cr8(vcpu.cr8()),

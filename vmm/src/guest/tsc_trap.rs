@@ -168,14 +168,6 @@ impl TrappedRdtsc {
     }
 }
 
-/// Lets the instruction under the breakpoint run: RF masks it for one instruction (SDM vol. 3,
-/// 18.3.1.1).
-pub fn step_over(vcpu: &mut Vcpu) {
-    let mut regs = vcpu.regs();
-    regs.rflags |= RFLAGS_RF;
-    vcpu.set_regs(regs);
-}
-
 /// The handler of vector 13 in the IDT that is loaded, if it is a present 64-bit gate.
 fn gp_entry(vcpu: &Vcpu, memory: &GuestMemory, sregs: &kvm_sregs) -> Option<u64> {
     if u64::from(sregs.idt.limit) < GP_VECTOR * 16 + 15 {

@@ -12,6 +12,8 @@ use super::exit::{self, Exit};
 use super::vm::Vm;
 use crate::error::VmmError;
 
+const RFLAGS_RF: u64 = 1 << 16;
+
 /// A vCPU of a [`Vm`].
 pub struct Vcpu {
     fd: VcpuFd,
@@ -166,6 +168,14 @@ impl Vcpu {
         self.fd
             .set_guest_debug(&debug)
             .map_err(VmmError::ioctl("KVM_SET_GUEST_DEBUG"))
+    }
+
+    /// Lets the instruction under a hardware breakpoint run: RF masks it for one instruction (SDM vol. 3,
+    /// 18.3.1.1).
+    pub fn step_over(&mut self) {
+        let mut regs = self.regs();
+        regs.rflags |= RFLAGS_RF;
+        self.set_regs(regs);
     }
 
     /// The data of the port exit that the vCPU is stopped at.

@@ -3,8 +3,28 @@
 //!
 //! * [`scratch`]: the machine.
 //! * [`window`]: where the interrupt window opens.
+//! * [`stop`]: stopping a guest anywhere, and finishing its last access.
+//! * [`transfer`]: moving a vCPU's state.
+//! * [`dirty`]: the log of pages written.
+//! * [`msrs`]: MSRs that exit.
+//! * [`cpuid`]: the CPU model, as the guest sees it.
+//! * [`tsc`]: RDTSC in user code.
+//! * [`debug`]: single steps and breakpoints.
+//! * [`instructions`]: what a kernel is made of.
+//! * [`pmu`]: the counter of branches.
+//! * [`processor`]: which CPU this is.
 
+pub mod cpuid;
+pub mod debug;
+pub mod dirty;
+pub mod instructions;
+pub mod msrs;
+pub mod pmu;
+pub mod processor;
 pub mod scratch;
+pub mod stop;
+pub mod transfer;
+pub mod tsc;
 pub mod window;
 
 use kvm_ioctls::Kvm;
@@ -66,12 +86,17 @@ pub fn best_clock(kvm: &Kvm) -> Clock {
 mod tests {
     use super::*;
 
+    fn kvm() -> Option<Kvm> {
+        let kvm = crate::kvm::open_kvm().ok();
+        if kvm.is_none() {
+            eprintln!("skipped: this machine has no usable /dev/kvm");
+        }
+        kvm
+    }
+
     #[test]
     fn the_window_is_judged_alike_every_time() {
-        let Ok(kvm) = crate::kvm::open_kvm() else {
-            eprintln!("skipped: this machine has no usable /dev/kvm");
-            return;
-        };
+        let Some(kvm) = kvm() else { return };
         let first = run(window::interrupt_window, &kvm);
         for _ in 0..3 {
             assert_eq!(
@@ -80,5 +105,42 @@ mod tests {
                 "{first:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_every_guest_needs_is_there() {
+        let Some(kvm) = kvm() else { return };
+        let needed: [Probe; 6] = [
+            stop::kick,
+            stop::settle,
+            transfer::state,
+            dirty::log,
+            msrs::filter,
+            msrs::user_space,
+        ];
+        for probe in needed {
+            let finding = run(probe, &kvm);
+            assert!(finding.ok, "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn the_parts_of_the_tsc_trap_agree() {
+        let Some(kvm) = kvm() else { return };
+        // A host that ignores CR4.TSD has no #GP to stop at.
+        let disabled = run(tsc::disabled, &kvm);
+        assert!(disabled.ok || !run(tsc::trapped, &kvm).ok, "{disabled:?}");
+    }
+
+    #[test]
+    fn a_probe_that_fails_has_found_that() {
+        let Some(kvm) = kvm() else { return };
+        let failing: Probe = |_| {
+            Err(VmmError::MissingCapability {
+                what: "KVM_CAP_TEST",
+            })
+        };
+        let finding = run(failing, &kvm);
+        assert!(!finding.ok && finding.found.contains("KVM_CAP_TEST"));
     }
 }

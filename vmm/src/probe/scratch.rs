@@ -33,8 +33,10 @@ pub const USER_DATA: u16 = 0x3b;
 const GDT: u64 = 0x2000;
 const TSS: u64 = 0x2800;
 const IDT: u64 = 0x3000;
-const STUBS: u64 = 0x4000;
-const STUB_BYTES: u64 = 8;
+/// Where the exceptions' stubs start.
+pub const STUBS: u64 = 0x4000;
+/// Bytes from one stub to the next.
+pub const STUB_BYTES: u64 = 8;
 const PAGE_TABLES: u64 = 0x9000;
 const KERNEL_CODE: u16 = 0x10;
 const KERNEL_DATA: u16 = 0x18;
@@ -121,7 +123,8 @@ impl Scratch {
             rflags: RFLAGS_ALWAYS | iopl,
             ..Default::default()
         });
-        Ok(())
+        // Single-stepping starts at the RIP that KVM knows when it is asked for.
+        self.vcpu.settle()
     }
 
     /// Runs it to its next exit. [`Exit::Interrupted`] if none came in a second.
