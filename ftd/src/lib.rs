@@ -3,6 +3,7 @@
 //! * [`arbiter`]: the atomic test-and-set that decides who may go on alone.
 //! * [`cli`]: the command line, one module a command.
 //! * [`daemon`]: one side of a pair: the protocol core driven by an event loop.
+//! * [`doctor`]: what this host can do.
 //! * [`drill`]: what a person runs before trusting ftd.
 //! * [`host`]: back ends on this side of the deterministic boundary: disks, TAP, consoles, clock,
 //!   entropy.
@@ -15,6 +16,7 @@
 pub mod arbiter;
 pub mod cli;
 pub mod daemon;
+pub mod doctor;
 pub mod drill;
 pub mod host;
 pub mod outside;

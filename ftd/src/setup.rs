@@ -51,7 +51,8 @@ impl Shell {
     /// Opens KVM and the disks, and settles what the machine is. `shared` disks bypass the page
     /// cache, since another host writes them too.
     pub fn open(options: &GuestOptions, shared: bool) -> Result<Shell> {
-        let kvm = open_kvm()?;
+        let kvm = open_kvm(&options.kvm)?;
+        probe::require(&kvm, false)?;
         let mut disks = Vec::new();
         if let Some(image) = &options.image {
             let disk = Disk::open(
@@ -89,12 +90,14 @@ impl Shell {
 
     /// A shell for a guest that comes from a log: its machine, but no disk.
     pub fn for_log(
+        device: &Path,
         cpu_model: CpuModel,
         clock: Clock,
         ram_bytes: u64,
         config: MachineConfig,
     ) -> Result<Shell> {
-        let kvm = open_kvm()?;
+        let kvm = open_kvm(device)?;
+        probe::require(&kvm, false)?;
         let clock = usable(clock, &kvm)?;
         Shell::of(kvm, Some(cpu_model), clock, ram_bytes, config, Vec::new())
     }
@@ -149,6 +152,10 @@ impl Shell {
             },
         )
         .with_context(|| format!("cannot boot the kernel of {}", files.described_by))?;
+        if state.rewrite.rdtsc_sites > 0 || boot::kernel::is_bzimage(&files.kernel) {
+            probe::require(&self.kvm, true)
+                .with_context(|| format!("cannot boot the kernel of {}", files.described_by))?;
+        }
         guest.start_at(&state)?;
         tracing::info!(
             "booting {} with {} MiB, CPU model {}; {} RDTSC sites closed",

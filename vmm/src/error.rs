@@ -1,16 +1,48 @@
 //! What can go wrong between ftd and the host's KVM.
 
+use std::path::PathBuf;
+
 use thiserror::Error;
 
 /// An error of the VMM. None of them is reachable by a guest that merely misbehaves inside its own
 /// machine; those end as faults in the guest or as [`crate::guest::Stop::Crashed`].
 #[derive(Debug, Error)]
 pub enum VmmError {
-    /// `/dev/kvm` could not be opened.
-    #[error("cannot open /dev/kvm: load kvm_intel or kvm_amd, or add this user to group kvm")]
-    OpenKvm(#[source] std::io::Error),
+    /// KVM's device could not be opened.
+    #[error(
+        "cannot open {}: load kvm_intel or kvm_amd, or add this user to group kvm (`ftd doctor` \
+         lists what this host has)", .device.display()
+    )]
+    OpenKvm {
+        /// The device.
+        device: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// What was opened is no KVM.
+    #[error("{} is not a KVM device (`ftd doctor` lists what this host has)", .device.display())]
+    NotKvm {
+        /// The device.
+        device: PathBuf,
+    },
+    /// A KVM of another age.
+    #[error(
+        "this host's KVM has API version {found}, ftd needs {}",
+        kvm_bindings::KVM_API_VERSION
+    )]
+    ApiVersion {
+        /// Its version.
+        found: i32,
+    },
+    /// The host's KVM does not do what ftd cannot do without, though it says it would.
+    #[error("this host's KVM can't run this guest: {found} (`ftd doctor` lists what it can)")]
+    Unfit {
+        /// What a probe saw.
+        found: String,
+    },
     /// The host's KVM lacks something ftd cannot do without.
-    #[error("this host's KVM lacks {what}; `ftd doctor` lists what it has")]
+    #[error("this host's KVM lacks {what} (`ftd doctor` lists what it has)")]
     MissingCapability {
         /// The capability's name in the kernel's API.
         what: &'static str,
@@ -50,7 +82,7 @@ pub enum VmmError {
 }
 
 /// An error and its causes in a line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

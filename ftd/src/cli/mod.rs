@@ -3,6 +3,7 @@
 //! Exit status: 0 when the command did what it was asked, 1 when it failed, 2 for a usage error.
 
 mod backup;
+mod doctor;
 mod format_shared;
 mod options;
 mod pair_options;
@@ -39,6 +40,8 @@ enum Command {
     Primary(primary::Options),
     /// Join a primary, follow its guest, and take over when it is lost.
     Backup(backup::Options),
+    /// Examine this host: what ftd can do on it, and what is missing.
+    Doctor(doctor::Options),
     /// Kill a side of a pair on purpose, and see what was lost: nothing.
     Drill(Box<DrillArgs>),
     /// The drill's client, which keeps a ledger of acknowledged writes.
@@ -80,6 +83,7 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Primary(options) => primary::run(&options),
         Command::Backup(options) => backup::run(&options),
+        Command::Doctor(options) => return doctor::run(&options),
         Command::Drill(options) => verdict(options.run()),
         Command::LedgerClient(options) => verdict(options.run()),
         Command::FormatShared(options) => format_shared::run(&options),

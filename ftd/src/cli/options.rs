@@ -39,6 +39,9 @@ pub struct GuestOptions {
     /// use the same [default: the best this host has, see `ftd doctor`].
     #[arg(long, value_name = "NAME")]
     pub clock: Option<Clock>,
+    /// KVM's device.
+    #[arg(long, value_name = "DEVICE", default_value = vmm::kvm::DEVICE)]
+    pub kvm: PathBuf,
     /// Connect the guest's network device through a TAP on this bridge.
     #[arg(long, value_name = "BRIDGE")]
     pub bridge: Option<String>,

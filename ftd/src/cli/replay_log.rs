@@ -28,6 +28,9 @@ pub struct Options {
     /// Check that the log belongs to this disk image (it is neither needed nor changed).
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
+    /// KVM's device.
+    #[arg(long, value_name = "DEVICE", default_value = vmm::kvm::DEVICE)]
+    kvm: PathBuf,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -81,7 +84,7 @@ pub fn run(options: &Options) -> Result<()> {
         .clock
         .parse()
         .with_context(|| format!("cannot replay {name}"))?;
-    let shell = Shell::for_log(cpu_model, clock, header.ram_bytes, config)?;
+    let shell = Shell::for_log(&options.kvm, cpu_model, clock, header.ram_bytes, config)?;
     let guest = shell.empty_guest()?;
     let started = Instant::now();
     let source = LogSource { reader, epochs: 0 };

@@ -90,6 +90,12 @@ pub struct KernelImage<'a> {
     pub setup: SetupHeader,
 }
 
+/// Whether the file is a bzImage, that is a Linux kernel.
+#[must_use]
+pub fn is_bzimage(file: &[u8]) -> bool {
+    bytes_at(file, MAGIC) == Some(*b"HdrS") && bytes_at(file, BOOT_FLAG) == Some([0x55, 0xaa])
+}
+
 impl<'a> KernelImage<'a> {
     /// Takes the ELF image out of a bzImage, or takes an ELF file as it is.
     ///
@@ -103,9 +109,7 @@ impl<'a> KernelImage<'a> {
                 setup: SetupHeader::for_elf(),
             });
         }
-        if bytes_at(file, MAGIC) != Some(*b"HdrS")
-            || bytes_at(file, BOOT_FLAG) != Some([0x55, 0xaa])
-        {
+        if !is_bzimage(file) {
             return Err(BootError::NotAKernel {
                 kernel_bytes: file.len(),
                 begins: file[..file.len().min(8)].to_vec(),

@@ -88,6 +88,12 @@ impl CpuModel {
         }
     }
 
+    /// Whether it is an AMD CPU; else it is an Intel CPU.
+    #[must_use]
+    pub const fn is_amd(self) -> bool {
+        matches!(self, Self::V1Amd | Self::V2Amd)
+    }
+
     /// The model with this name.
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {

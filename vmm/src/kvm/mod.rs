@@ -9,4 +9,4 @@ pub mod vm;
 pub use exit::Exit;
 pub use kick::{Kick, KickTimer};
 pub use vcpu::Vcpu;
-pub use vm::{DirtyRam, Vm, open_kvm};
+pub use vm::{DEVICE, DirtyRam, Vm, missing_capabilities, open_device, open_kvm};

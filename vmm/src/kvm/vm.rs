@@ -1,5 +1,8 @@
 //! Opening KVM and making a VM.
 
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use devices::GuestMemory;
@@ -17,30 +20,58 @@ use crate::memory::{PageSet, Ram, ram_bytes, take_device_dirty};
 /// The slot that holds all of guest RAM.
 const RAM_SLOT: u32 = 0;
 
-/// Opens `/dev/kvm` and checks its API version and the capabilities ftd cannot do without.
-pub fn open_kvm() -> Result<Kvm, VmmError> {
-    let kvm =
-        Kvm::new().map_err(|e| VmmError::OpenKvm(std::io::Error::from_raw_os_error(e.errno())))?;
-    if kvm.get_api_version() != kvm_bindings::KVM_API_VERSION as i32 {
-        return Err(VmmError::MissingCapability {
-            what: "API version 12",
-        });
+/// Where KVM is.
+pub const DEVICE: &str = "/dev/kvm";
+
+/// Capabilities that ftd cannot do without, by their names in the kernel's API.
+const NEEDED: [(Cap, &str); 10] = [
+    (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+    (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
+    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+    (Cap::SyncRegs, "KVM_CAP_SYNC_REGS"),
+    (Cap::VcpuEvents, "KVM_CAP_VCPU_EVENTS"),
+    (Cap::Debugregs, "KVM_CAP_DEBUGREGS"),
+    (Cap::Xsave, "KVM_CAP_XSAVE"),
+    (Cap::SetGuestDebug, "KVM_CAP_SET_GUEST_DEBUG"),
+    (Cap::X86UserSpaceMsr, "KVM_CAP_X86_USER_SPACE_MSR"),
+    (Cap::X86MsrFilter, "KVM_CAP_X86_MSR_FILTER"),
+];
+
+/// Opens KVM at `device` and checks its API version and the capabilities ftd cannot do without.
+pub fn open_kvm(device: &Path) -> Result<Kvm, VmmError> {
+    let kvm = open_device(device)?;
+    match missing_capabilities(&kvm).first() {
+        Some(what) => Err(VmmError::MissingCapability { what }),
+        None => Ok(kvm),
     }
-    let needed = [
-        (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
-        (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
-        (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
-        (Cap::SyncRegs, "KVM_CAP_SYNC_REGS"),
-        (Cap::VcpuEvents, "KVM_CAP_VCPU_EVENTS"),
-        (Cap::Debugregs, "KVM_CAP_DEBUGREGS"),
-        (Cap::X86UserSpaceMsr, "KVM_CAP_X86_USER_SPACE_MSR"),
-    ];
-    for (cap, what) in needed {
-        if !kvm.check_extension(cap) {
-            return Err(VmmError::MissingCapability { what });
-        }
+}
+
+/// Opens KVM at `device`, whatever it lacks.
+pub fn open_device(device: &Path) -> Result<Kvm, VmmError> {
+    let open = |source| VmmError::OpenKvm {
+        device: device.to_owned(),
+        source,
+    };
+    let path = CString::new(device.as_os_str().as_bytes())
+        .map_err(|error| open(std::io::Error::other(error)))?;
+    let kvm = Kvm::new_with_path(&path)
+        .map_err(|error| open(std::io::Error::from_raw_os_error(error.errno())))?;
+    match kvm.get_api_version() {
+        version if version == kvm_bindings::KVM_API_VERSION as i32 => Ok(kvm),
+        version if version < 0 => Err(VmmError::NotKvm {
+            device: device.to_owned(),
+        }),
+        found => Err(VmmError::ApiVersion { found }),
     }
-    Ok(kvm)
+}
+
+/// The needed capabilities that `kvm` says it lacks.
+pub fn missing_capabilities(kvm: &Kvm) -> Vec<&'static str> {
+    NEEDED
+        .iter()
+        .filter(|(cap, _)| !kvm.check_extension(*cap))
+        .map(|(_, name)| *name)
+        .collect()
 }
 
 /// What the host's KVM can give a guest by CPUID.

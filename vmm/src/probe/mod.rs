@@ -73,6 +73,29 @@ pub fn run(probe: Probe, kvm: &Kvm) -> Finding {
     }
 }
 
+/// What every guest needs and that is quick to find out.
+const EVERY_GUEST: [Probe; 2] = [msrs::filter, msrs::user_space];
+/// What a guest with a Linux kernel needs besides.
+const LINUX: [Probe; 2] = [instructions::kernel, tsc::trapped];
+
+/// Checks that guests can run here; `linux`: those with a Linux kernel.
+///
+/// # Errors
+///
+/// [`VmmError::Unfit`] with the first thing that the host does not do.
+pub fn require(kvm: &Kvm, linux: bool) -> Result<(), VmmError> {
+    let probes: &[Probe] = if linux { &LINUX } else { &EVERY_GUEST };
+    for probe in probes {
+        let finding = run(*probe, kvm);
+        if !finding.ok {
+            return Err(VmmError::Unfit {
+                found: finding.found,
+            });
+        }
+    }
+    Ok(())
+}
+
 /// The best clock that this host has.
 pub fn best_clock(kvm: &Kvm) -> Clock {
     if run(window::interrupt_window, kvm).ok {
@@ -87,7 +110,7 @@ mod tests {
     use super::*;
 
     fn kvm() -> Option<Kvm> {
-        let kvm = crate::kvm::open_kvm().ok();
+        let kvm = crate::kvm::open_kvm(crate::kvm::DEVICE.as_ref()).ok();
         if kvm.is_none() {
             eprintln!("skipped: this machine has no usable /dev/kvm");
         }

@@ -1,0 +1,49 @@
+//! `ftd doctor`: what this host's KVM does, found by trying it, and what is possible with that.
+//!
+//! * [`checks`]: the checks, one row each.
+//! * [`host`]: those that are not about KVM.
+//! * [`possible`]: what remains possible.
+//! * [`report`]: the answer for people, and as JSON.
+
+pub mod checks;
+pub mod host;
+pub mod possible;
+pub mod report;
+
+use std::path::Path;
+
+use kvm_ioctls::Kvm;
+use vmm::kvm::vm::supported_cpuid;
+use vmm::probe::processor::Processor;
+
+pub use checks::{Check, Status};
+pub use possible::Possible;
+
+/// Everything that was found on this host.
+#[derive(Debug, Clone)]
+pub struct Examination {
+    /// The host, in a line.
+    pub host: String,
+    /// The checks, in the order of the table.
+    pub checks: Vec<Check>,
+    /// What is possible here.
+    pub possible: Possible,
+}
+
+/// Examines this host, with KVM at `device`.
+pub fn examine(device: &Path) -> Examination {
+    let (mut checks, kvm) = checks::device(device);
+    if let Some(kvm) = &kvm {
+        checks.extend(checks::on_kvm(kvm));
+    }
+    checks.extend(host::checks());
+    Examination {
+        host: host::describe(kvm.as_ref().and_then(processor).as_ref()),
+        possible: Possible::with(&checks),
+        checks,
+    }
+}
+
+fn processor(kvm: &Kvm) -> Option<Processor> {
+    Some(Processor::of(&supported_cpuid(kvm).ok()?))
+}
