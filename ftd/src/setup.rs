@@ -15,7 +15,7 @@ use vmm::image::{BootFiles, ReadAt, find_boot_files};
 use vmm::kvm::{Vcpu, Vm, open_kvm, vm::supported_cpuid};
 use vmm::probe;
 
-use crate::cli::GuestOptions;
+use crate::cli::{GuestOptions, UsageError};
 use crate::host::clock::realtime_ns;
 use crate::host::disk::{Disk, DiskOptions};
 
@@ -193,7 +193,9 @@ impl Shell {
                 files.described_by = format!("{}: {}", disk.path().display(), files.described_by);
                 files
             }
-            (None, None) => bail!("nothing to boot: give --image, or --kernel"),
+            (None, None) => {
+                return Err(UsageError("nothing to boot: give --image, or --kernel").into());
+            }
         };
         if let Some(cmdline) = &options.cmdline {
             files.cmdline.clone_from(cmdline);

@@ -57,6 +57,11 @@ enum Command {
     Replay(replay_log::Options),
 }
 
+/// The command line can be parsed but makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub &'static str);
+
 /// A failed drill has said so itself, but ftd must not end as if all were well.
 fn verdict(passed: anyhow::Result<bool>) -> anyhow::Result<()> {
     if passed? {
@@ -95,7 +100,11 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "ftd: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<UsageError>() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }

@@ -27,7 +27,7 @@ pub struct PairArgs {
     pub vm: String,
     /// This host's slot (0 to 7) on a shared device; each host needs its own [default: 0 for a
     /// primary, 1 for a backup].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=7))]
     pub slot: Option<u8>,
     /// Take the other host for lost after so much silence, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 300,

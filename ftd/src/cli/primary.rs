@@ -29,6 +29,8 @@ pub struct Options {
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
     let shell = Shell::open(&options.guest, true)?;
+    // The guest first: a primary with nothing to run must not have asked the arbiter for anything.
+    let (guest, _) = shell.boot(&options.guest)?;
     let pair = options.pair.open(
         &options.guest,
         &shell,
@@ -37,6 +39,5 @@ pub fn run(options: &Options) -> Result<()> {
         Vec::new(),
         options.wait_backup,
     )?;
-    let (guest, _) = shell.boot(&options.guest)?;
     Pair::open(shell, Some(guest), &options.guest, pair)?.run()
 }

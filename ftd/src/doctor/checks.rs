@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kvm_ioctls::Kvm;
 use serde::Serialize;
-use vmm::cpu_model::{self, CpuModel};
+use vmm::cpu_model::{self, CpuModel, CpuModelError};
 use vmm::error::VmmError;
 use vmm::kvm::vm::supported_cpuid;
 use vmm::kvm::{missing_capabilities, open_device};
@@ -359,6 +359,9 @@ fn cpu_models(kvm: &Kvm) -> Finding {
                 .filter(|model| *model != best && model.is_amd() == best.is_amd())
                 .map(|model| match cpu_model::cpuid(model, &supported) {
                     Ok(_) => format!("{model} fits too"),
+                    Err(CpuModelError::Missing { missing, .. }) => {
+                        format!("{model} does not, for lack of {}", missing.join(", "))
+                    }
                     Err(error) => error.to_string(),
                 })
                 .collect();

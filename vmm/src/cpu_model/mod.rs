@@ -49,7 +49,10 @@ pub enum CpuModel {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CpuModelError {
     /// The host's CPU or KVM lacks features of the model.
-    #[error("this host can't run CPU model {model}: its KVM does not offer {}", .missing.join(", "))]
+    #[error(
+        "this host can't run CPU model {model}: its KVM does not offer {} (`ftd doctor` lists the \
+         models that fit)", .missing.join(", ")
+    )]
     Missing {
         /// The model.
         model: CpuModel,

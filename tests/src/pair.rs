@@ -1,0 +1,122 @@
+//! A primary and a backup on this machine, with the arbiter in a directory.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::guests::text;
+use crate::program::{Running, start, wait_for};
+
+/// One side, with the files it writes.
+#[derive(Debug)]
+pub struct Side {
+    /// The process.
+    pub running: Running,
+    /// What the guest printed while it was live here.
+    pub console: PathBuf,
+    /// Events, one a line.
+    pub events: PathBuf,
+}
+
+impl Side {
+    /// The event of that name, once it is there.
+    #[track_caller]
+    pub fn wait_for_event(&mut self, name: &str) -> Value {
+        let Side {
+            running, events, ..
+        } = self;
+        wait_for(name, || {
+            assert!(running.is_running(), "{}", running.stderr());
+            event(events, name)
+        })
+    }
+
+    /// The event of that name, if it is there.
+    pub fn event(&self, name: &str) -> Option<Value> {
+        event(&self.events, name)
+    }
+
+    /// What the guest has printed here.
+    pub fn printed(&self) -> String {
+        std::fs::read_to_string(&self.console).unwrap_or_default()
+    }
+}
+
+fn event(events: &Path, name: &str) -> Option<Value> {
+    let text = std::fs::read_to_string(events).ok()?;
+    text.lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .find(|event| event["event"] == name)
+}
+
+/// What the two sides of a pair share.
+#[derive(Debug)]
+pub struct Pair {
+    directory: tempfile::TempDir,
+    port: u16,
+}
+
+impl Pair {
+    /// A new pair, of which nothing runs yet.
+    pub fn new() -> Pair {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        std::fs::create_dir(directory.path().join("shared")).expect("a directory for the arbiter");
+        // Free now, and the kernel hands such ports out in turn: nobody else takes it soon.
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("a free port")
+            .port();
+        Pair { directory, port }
+    }
+
+    /// The directory of everything that belongs to this pair.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Starts a primary that runs the tiny guest `kernel`.
+    pub fn primary(&self, kernel: &str, more: &[&str]) -> Side {
+        let address = format!("127.0.0.1:{}", self.port);
+        let mut arguments = vec!["primary", "--kernel", kernel, "--listen", &address];
+        arguments.extend(more);
+        self.side("primary", &arguments)
+    }
+
+    /// Starts a backup.
+    pub fn backup(&self, name: &str, more: &[&str]) -> Side {
+        let address = format!("127.0.0.1:{}", self.port);
+        let mut arguments = vec!["backup", "--log-from", &address];
+        arguments.extend(more);
+        self.side(name, &arguments)
+    }
+
+    fn side(&self, name: &str, arguments: &[&str]) -> Side {
+        let at = |name: &str| self.directory.path().join(name);
+        let (console, events) = (
+            at(&format!("{name}.console")),
+            at(&format!("{name}.events")),
+        );
+        let shared = text(&at("shared"));
+        let console_option = format!("file:{}", text(&console));
+        let events_option = text(&events);
+        let mut all = arguments.to_vec();
+        all.extend(["--shared", &shared, "--events", &events_option]);
+        for (option, default) in [("--memory", "16"), ("--console", console_option.as_str())] {
+            if !arguments.contains(&option) {
+                all.extend([option, default]);
+            }
+        }
+        Side {
+            running: start(all),
+            console,
+            events,
+        }
+    }
+}
+
+impl Default for Pair {
+    fn default() -> Pair {
+        Pair::new()
+    }
+}

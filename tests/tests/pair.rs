@@ -1,0 +1,136 @@
+//! A primary and a backup on this machine: one is killed, the guest goes on.
+
+use tests::guests::tiny;
+use tests::need_kvm;
+use tests::pair::{Pair, Side};
+use tests::program::wait_for;
+
+/// The numbers of the lines `tick N`.
+fn ticks(printed: &str) -> Vec<u64> {
+    printed
+        .lines()
+        .filter_map(|line| line.strip_prefix("tick ")?.parse().ok())
+        .collect()
+}
+
+#[track_caller]
+fn wait_for_ticks(side: &mut Side, least: usize) {
+    wait_for("ticks", || {
+        (ticks(&side.printed()).len() >= least).then_some(())
+    });
+}
+
+#[test]
+fn the_guest_survives_the_death_of_its_primary() {
+    need_kvm!();
+    let pair = Pair::new();
+    let kernel = tiny("ticker");
+    let mut primary = pair.primary(&kernel, &["--cmdline", "count=100", "--wait-backup"]);
+    let mut backup = pair.backup("backup", &[]);
+    backup.wait_for_event("protected");
+    wait_for_ticks(&mut primary, 20);
+    primary.running.kill();
+    let live = backup.wait_for_event("live");
+    assert!(
+        live["go_live_ms"].as_f64().is_some_and(|ms| ms < 5000.0),
+        "{live}"
+    );
+    let console = backup.console.clone();
+    backup.running.wait().succeeded();
+
+    let before = ticks(&primary.printed());
+    let printed = std::fs::read_to_string(console).unwrap();
+    let after = ticks(&printed);
+    assert!(
+        before.iter().copied().eq(1..=before.len() as u64),
+        "{before:?}"
+    );
+    // The line that was being printed when the primary died may be in two parts.
+    let first = after[0];
+    let last = *before.last().unwrap();
+    assert!(
+        (last..=last + 3).contains(&first),
+        "{last} on the primary, then {first}"
+    );
+    assert!(after.iter().copied().eq(first..=100), "{after:?}");
+    assert!(printed.ends_with("ticker: lines=100\n"), "{printed}");
+}
+
+#[test]
+fn the_guest_goes_on_alone_when_its_backup_dies_and_takes_another() {
+    need_kvm!();
+    let pair = Pair::new();
+    let kernel = tiny("ticker");
+    let mut primary = pair.primary(&kernel, &["--cmdline", "count=200", "--wait-backup"]);
+    let mut backup = pair.backup("backup", &[]);
+    backup.wait_for_event("protected");
+    wait_for_ticks(&mut primary, 10);
+    backup.running.kill();
+    primary.wait_for_event("alone");
+    let seen = ticks(&primary.printed()).len();
+    wait_for_ticks(&mut primary, seen + 10);
+    // Another one joins the running guest, and is there when the primary dies in turn.
+    let mut second = pair.backup("second", &[]);
+    second.wait_for_event("protected");
+    let seen = ticks(&primary.printed()).len();
+    wait_for_ticks(&mut primary, seen + 5);
+    primary.running.kill();
+    second.wait_for_event("live");
+    let console = second.console.clone();
+    second.running.wait().succeeded();
+    let printed = std::fs::read_to_string(console).unwrap();
+    assert!(printed.ends_with("ticker: lines=200\n"), "{printed}");
+    let (before, after) = (ticks(&primary.printed()), ticks(&printed));
+    assert!(
+        before.iter().copied().eq(1..=before.len() as u64),
+        "{before:?}"
+    );
+    let last = *before.last().unwrap();
+    assert!(
+        (last..=last + 3).contains(&after[0]),
+        "{last}, then {}",
+        after[0]
+    );
+    assert!(after.iter().copied().eq(after[0]..=200), "{after:?}");
+}
+
+#[test]
+fn a_busy_guest_is_followed() {
+    need_kvm!();
+    let pair = Pair::new();
+    let kernel = tiny("counter");
+    let cmdline = "count=60000 period=2000000";
+    let mut primary = pair.primary(&kernel, &["--cmdline", cmdline, "--wait-backup"]);
+    let mut backup = pair.backup("backup", &[]);
+    backup.wait_for_event("protected");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert!(backup.event("diverged").is_none());
+    primary.running.kill();
+    backup.wait_for_event("live");
+    let console = backup.console.clone();
+    backup.running.wait().succeeded();
+    let printed = std::fs::read_to_string(console).unwrap();
+    assert!(printed.starts_with("counter: count=60000 "), "{printed}");
+}
+
+#[test]
+fn both_end_when_the_guest_powers_off() {
+    need_kvm!();
+    let pair = Pair::new();
+    let kernel = tiny("ticker");
+    let mut primary = pair.primary(&kernel, &["--cmdline", "count=20", "--wait-backup"]);
+    let mut backup = pair.backup("backup", &[]);
+    backup.wait_for_event("protected");
+    wait_for_ticks(&mut primary, 20);
+    let console = primary.console.clone();
+    primary.running.wait().succeeded();
+    let console_of_backup = backup.console.clone();
+    backup.running.wait().succeeded();
+    let printed = std::fs::read_to_string(console).unwrap();
+    assert!(printed.ends_with("ticker: lines=20\n"), "{printed}");
+    // Nothing is printed twice.
+    assert_eq!(
+        std::fs::read_to_string(console_of_backup).unwrap_or_default(),
+        ""
+    );
+}

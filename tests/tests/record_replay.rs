@@ -1,0 +1,117 @@
+//! A recording, replayed, ends in the same registers, device state and memory.
+
+use tests::guests::{blank_disk, text, tiny};
+use tests::need_kvm;
+use tests::program::ftd;
+
+/// Records the guest and replays its log; the guest's last line must be `says`.
+#[track_caller]
+fn same_again(kernel: &str, cmdline: &str, more: &[&str], says: &str) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let log = text(&directory.path().join("guest.log"));
+    let console = text(&directory.path().join("console"));
+    let kernel = tiny(kernel);
+    let file = format!("file:{console}");
+    let mut arguments = vec!["record", "--kernel", &kernel, "--cmdline", cmdline];
+    arguments.extend([
+        "--memory",
+        "16",
+        "--log",
+        &log,
+        "--console",
+        &file,
+        "--json",
+    ]);
+    arguments.extend(more);
+    let recorded = ftd(&arguments).succeeded().json();
+    let printed = std::fs::read_to_string(&console).expect("a console");
+    let last = printed.lines().last().unwrap_or_default();
+    assert!(last.starts_with(says), "{printed}");
+    let replayed = ftd(["replay", "--log", &log, "--json"]).succeeded().json();
+    assert_eq!(replayed["state_hash"], recorded["state_hash"]);
+    assert_eq!(replayed["exits"], recorded["exits"]);
+    assert_eq!(replayed["same_state"], true);
+}
+
+#[test]
+fn interrupts_at_exits() {
+    need_kvm!();
+    same_again("counter", "count=10000", &[], "counter: count=10000");
+}
+
+#[test]
+fn interrupts_faster_than_exits() {
+    need_kvm!();
+    same_again(
+        "counter",
+        "count=10000 period=100000",
+        &[],
+        "counter: count=10000",
+    );
+}
+
+#[test]
+fn interrupts_in_a_loop_without_exits() {
+    need_kvm!();
+    same_again("counter", "count=5000 spin", &[], "counter: count=5000");
+}
+
+#[test]
+fn interrupts_through_the_apics_window() {
+    need_kvm!();
+    same_again("counter", "count=5000 xapic", &[], "counter: count=5000");
+}
+
+#[test]
+fn clocks() {
+    need_kvm!();
+    same_again("clock", "count=2000", &[], "clock: ok readings=2000");
+}
+
+#[test]
+fn a_guest_that_sleeps() {
+    need_kvm!();
+    same_again("ticker", "count=20 period=5000000", &[], "ticker: lines=20");
+}
+
+#[test]
+fn a_disk() {
+    need_kvm!();
+    let directory = tempfile::tempdir().unwrap();
+    let disk = directory.path().join("disk.raw");
+    blank_disk(&disk, 4 << 20);
+    same_again(
+        "disk",
+        "count=16",
+        &["--image", &text(&disk)],
+        "disk: ok blocks=16",
+    );
+}
+
+#[test]
+fn a_recording_that_is_stopped_half_way() {
+    need_kvm!();
+    let directory = tempfile::tempdir().unwrap();
+    let log = text(&directory.path().join("guest.log"));
+    let kernel = tiny("ticker");
+    let recorded = ftd([
+        "record",
+        "--kernel",
+        &kernel,
+        "--cmdline",
+        "count=1000000",
+        "--memory",
+        "16",
+        "--log",
+        &log,
+        "--console",
+        "none",
+        "--stop-after",
+        "0.3",
+        "--json",
+    ])
+    .succeeded()
+    .json();
+    let replayed = ftd(["replay", "--log", &log, "--json"]).succeeded().json();
+    assert_eq!(replayed["state_hash"], recorded["state_hash"]);
+}
