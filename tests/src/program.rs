@@ -129,6 +129,15 @@ impl Running {
         self.child.wait().expect("a process to wait for");
     }
 
+    /// Asks it to end: SIGTERM.
+    pub fn terminate(&self) {
+        let status = Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status()
+            .expect("kill runs");
+        assert!(status.success());
+    }
+
     /// Waits for its end.
     #[track_caller]
     pub fn wait(mut self) -> Ended {
