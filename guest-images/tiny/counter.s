@@ -2,8 +2,9 @@
 #
 # Every interrupt folds the place it landed on (RIP, RCX and the state of the loop) into a checksum,
 # so two runs end with the same line only if each interrupt came at the same instruction.
-# Options: count=N (default 200000), period=NS (default 1000000), spin (no exit in the loop, so that
-# only asynchronous stops can deliver the interrupt; else the PM timer is read every 1024 counts).
+# Options: count=N (default 200000), ticks=N (count until so many interrupts have come, instead),
+# period=NS (default 1000000), spin (no exit in the loop, so that only asynchronous stops can deliver
+# the interrupt; else the PM timer is read every 1024 counts).
 
 .include "start.inc"
 
@@ -17,6 +18,10 @@ main:
         mov $200000, %esi
         call number
         mov %rax, %rbp
+        mov $word_ticks, %edi
+        xor %esi, %esi
+        call number
+        mov %rax, %r15
         mov $word_spin, %edi
         call option
         mov %eax, %r12d
@@ -47,7 +52,11 @@ main:
         in %dx, %eax
         rol $9, %r14
         xor %rax, %r14
-3:      cmp %rbp, %rbx
+3:      test %r15, %r15
+        jnz 4f
+        cmp %rbp, %rbx
+        jb 1b
+4:      cmp %r15, ticks
         jb 1b
         cli
 
@@ -104,6 +113,7 @@ timer_interrupt:
 .data
 word_count: .asciz "count="
 word_period: .asciz "period="
+word_ticks: .asciz "ticks="
 word_spin: .asciz "spin"
 text_count: .asciz "counter: count="
 text_ticks: .asciz " ticks="

@@ -3,7 +3,7 @@
 use tests::guests::{blank_disk, text, tiny};
 use tests::need_kvm;
 use tests::pair::Pair;
-use tests::program::ftd;
+use tests::program::{build_directory, ftd};
 
 #[track_caller]
 fn turned_down(primary: &[&str], backup: &[&str], words: &[&str]) {
@@ -63,7 +63,8 @@ fn another_cpu_model() {
 #[test]
 fn another_image() {
     need_kvm!();
-    let directory = tempfile::tempdir().unwrap();
+    // A shared disk needs a file system with O_DIRECT, which that of /tmp may lack.
+    let directory = tempfile::tempdir_in(build_directory()).unwrap();
     let at = |name: &str| directory.path().join(name);
     let (one, other) = (at("one.raw"), at("other.raw"));
     for (disk, signature) in [(&one, b"\x01\x02\x03\x04"), (&other, b"\x05\x06\x07\x08")] {
