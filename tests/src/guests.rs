@@ -11,15 +11,19 @@ use crate::program::{build_directory, checkout};
 pub fn tiny(name: &str) -> String {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     let directory = DIRECTORY.get_or_init(|| {
-        // Other test programs may build them at the same time.
-        let directory = build_directory()
-            .join("tiny-guests")
-            .join(std::process::id().to_string());
+        let directory = build_directory().join("tiny-guests");
+        std::fs::create_dir_all(&directory).expect("a directory for guests");
+        // Other test programs may be using those that are there: they are replaced whole.
+        let new = tempfile::tempdir_in(&directory).expect("a temporary directory");
         let built = Command::new(checkout().join("guest-images/tiny/build"))
-            .arg(&directory)
+            .arg(new.path())
             .output()
             .expect("guest-images/tiny/build runs");
         assert!(built.status.success(), "{built:?}");
+        for guest in std::fs::read_dir(new.path()).expect("guests").flatten() {
+            let to = directory.join(guest.file_name());
+            std::fs::rename(guest.path(), to).expect("a guest in its place");
+        }
         directory
     });
     text(&directory.join(format!("{name}.elf")))
