@@ -14,7 +14,6 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use replay::log::{LogHeader, LogWriter};
 use replay::{EncodedEpoch, Position};
 use vmm::guest::{Guest, StateHash};
-use vmm::memory::PageSet;
 
 use crate::cli::GuestOptions;
 use crate::daemon::held::Held;
@@ -96,7 +95,8 @@ pub fn run(
     if log.is_some() {
         inbox.order(Order::BeginLog {
             first: 1,
-            pages: all_pages(shell.ram_bytes),
+            // The others are zeros, as they are in a guest that a replay starts from.
+            pages: guest.dirty_ram().touched(),
         });
     }
     let started = Instant::now();
@@ -234,15 +234,6 @@ fn start(
             outcome
         })?;
     Ok(thread)
-}
-
-/// Every page of RAM: what the first snapshot of a log carries.
-fn all_pages(ram_bytes: u64) -> PageSet {
-    let mut pages = PageSet::empty(ram_bytes);
-    for gfn in 0..ram_bytes / devices::layout::PAGE_BYTES {
-        pages.insert(gfn);
-    }
-    pages
 }
 
 /// The log being written.

@@ -19,6 +19,10 @@ use vm_memory::{
 
 use crate::error::VmmError;
 
+mod touched;
+
+pub use touched::touched_pages;
+
 /// Bytes of a huge page. KVM maps RAM by huge pages only where guest-physical and host-virtual
 /// address agree modulo this, and by 4 KiB pages, each with a fault of its own, elsewhere.
 const HUGE_PAGE_BYTES: usize = 2 << 20;

@@ -1,36 +1,64 @@
 //! Pre-copy of a live clone (the paper's FT VMotion): RAM goes out while the guest runs, again and
 //! again the pages it wrote meanwhile, until few are left; those travel in the snapshot for which
 //! it is stopped.
+//!
+//! All of that is done by a thread of its own, sending included, at a low priority: on a host with a
+//! single CPU a busy guest goes on at three quarters of its speed or more, and where there is a CPU
+//! to spare nothing slows the clone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use devices::layout::PAGE_BYTES;
-use replay::codec::PAGES_PER_EVENT;
+use replay::frame::encode;
+use replay::protocol::Message;
 use replay::{Epoch, Page};
 use vmm::kvm::DirtyRam;
 use vmm::memory::{PageSet, ram_bytes, read_page};
 
+use super::links::writer::Sent;
+use crate::host::priority::be_nice;
 use crate::outside::outbox::{Outbox, Outgoing};
 use crate::run::inbox::{Inbox, Order};
 
-/// So few pages are left to the snapshot: 2 MiB.
-const FEW_PAGES: u64 = 512;
-/// Rounds after which the rest is sent whatever it is.
-const ROUNDS_MAX: u32 = 8;
+/// Pages of one message: so few that the daemon's loop does not wait long for the connection.
+const PAGES_A_MESSAGE: usize = 8;
+/// How long to wait for a connection that takes nothing.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Sends a frame to the joiner.
+pub type SendFrame = Box<dyn FnMut(&[u8]) -> Sent + Send>;
 
 /// A clone under way.
 pub struct Cloning {
     given_up: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Option<Precopied>>>,
+}
+
+/// What a pre-copy did, for the journal.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Precopied {
+    /// Rounds over the guest's RAM, the first one included.
+    pub rounds: u32,
+    /// Pages sent in them, without those of zeros that the joiner has anyway.
+    pub pages: u64,
+    /// Pages left to the snapshot.
+    pub left: u64,
+    /// How long it took.
+    pub took: Duration,
 }
 
 impl Cloning {
-    /// Starts to send the guest's RAM; its log begins with epoch `first`.
+    /// Starts to send the guest's RAM through `send`; its log begins with epoch `first`.
+    ///
+    /// # Errors
+    /// The host has no thread left.
     pub fn start(
         ram: DirtyRam,
         first: Epoch,
+        send: SendFrame,
         inbox: Arc<Inbox>,
         outbox: Arc<Outbox>,
     ) -> std::io::Result<Cloning> {
@@ -38,13 +66,26 @@ impl Cloning {
         let flag = Arc::clone(&given_up);
         let thread = std::thread::Builder::new()
             .name("clone".to_owned())
-            .spawn(move || match precopy(&ram, &flag, &outbox) {
-                Ok(Some(pages)) => inbox.order(Order::BeginLog { first, pages }),
-                Ok(None) => {}
-                Err(error) => {
-                    outbox.push(Outgoing::CloneFailed {
-                        why: error.to_string(),
-                    });
+            .spawn(move || {
+                let mut precopy = Precopy {
+                    ram: &ram,
+                    given_up: &flag,
+                    send,
+                    done: Precopied::default(),
+                };
+                match precopy.run() {
+                    Ok(Some(pages)) => {
+                        let done = precopy.done;
+                        inbox.order(Order::BeginLog { first, pages });
+                        Some(done)
+                    }
+                    Ok(None) => None,
+                    Err(error) => {
+                        outbox.push(Outgoing::CloneFailed {
+                            why: error.to_string(),
+                        });
+                        None
+                    }
                 }
             })?;
         Ok(Cloning {
@@ -58,68 +99,120 @@ impl Cloning {
         self.given_up.store(true, Ordering::Release);
     }
 
-    /// Waits for the thread, which must have been given up or be done.
-    pub fn join(&mut self) {
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+    /// Waits for the thread, which must have been given up or be done; what it did.
+    pub fn join(&mut self) -> Option<Precopied> {
+        self.thread.take()?.join().ok().flatten()
     }
 }
 
-/// Sends RAM; what is left at the end is the answer (`None` if given up).
-fn precopy(
-    ram: &DirtyRam,
-    given_up: &AtomicBool,
-    outbox: &Outbox,
-) -> Result<Option<PageSet>, vmm::VmmError> {
-    let bytes = ram_bytes(ram.memory());
-    let mut dirty = PageSet::empty(bytes);
-    ram.log(true)?;
-    // What was written up to here goes with the first round.
-    ram.take_dirty(&mut dirty)?;
-    dirty.clear();
-    let first_round = send(ram, 0..bytes / PAGE_BYTES, true, given_up, outbox);
-    if !first_round {
-        return Ok(None);
-    }
-    for _ in 0..ROUNDS_MAX {
-        ram.take_dirty(&mut dirty)?;
-        if dirty.len() <= FEW_PAGES {
-            break;
-        }
-        if !send(ram, dirty.iter(), false, given_up, outbox) {
-            return Ok(None);
-        }
+/// How a round goes about it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Round {
+    /// Nice value of the thread. Under CFS and EEVDF, 5 beside a vCPU's 0 is a quarter of a CPU, 2
+    /// is two fifths.
+    nice: i32,
+    /// So few pages are left to the snapshot.
+    few: u64,
+}
+
+/// Most rounds come to few pages soon. A guest that writes as fast as the clone goes loses more of
+/// its speed then, and in the end a longer stop is taken for the clone's sake.
+fn round(number: u32) -> Option<Round> {
+    let (nice, few) = match number {
+        0..=3 => (5, 512),
+        4..=6 => (2, 1024),
+        7..=9 => (0, 4096),
+        _ => return None,
+    };
+    Some(Round { nice, few })
+}
+
+struct Precopy<'a> {
+    ram: &'a DirtyRam,
+    given_up: &'a AtomicBool,
+    send: SendFrame,
+    done: Precopied,
+}
+
+impl Precopy<'_> {
+    /// Sends RAM; what is left at the end is the answer (`None` if given up).
+    fn run(&mut self) -> Result<Option<PageSet>, vmm::VmmError> {
+        let start = Instant::now();
+        let mut dirty = PageSet::empty(ram_bytes(self.ram.memory()));
+        self.ram.log(true)?;
+        // What was written up to here goes with the first round.
+        self.ram.take_dirty(&mut dirty)?;
+        let mut pages = self.ram.touched();
         dirty.clear();
-    }
-    Ok(Some(dirty))
-}
-
-/// Sends these pages. The other side's RAM starts as zeros, so `skip_zeros` leaves such out.
-fn send(
-    ram: &DirtyRam,
-    pages: impl Iterator<Item = u64>,
-    skip_zeros: bool,
-    given_up: &AtomicBool,
-    outbox: &Outbox,
-) -> bool {
-    let mut page = [0u8; PAGE_BYTES as usize];
-    let mut chunk = Vec::with_capacity(PAGES_PER_EVENT);
-    for gfn in pages {
-        read_page(ram.memory(), gfn, &mut page);
-        let page = Page::of(gfn, &page);
-        if skip_zeros && page.data.is_empty() {
-            continue;
+        let mut number = 0;
+        while let Some(round) = round(number) {
+            if number > 0 && pages.len() <= round.few {
+                break;
+            }
+            if let Err(error) = be_nice(round.nice) {
+                // Becoming less nice takes a right that ftd may not have.
+                tracing::debug!("nice {} is not to be had: {error}", round.nice);
+            }
+            // The other side's RAM starts as zeros.
+            if !self.send_all(pages.iter(), number == 0) {
+                return Ok(None);
+            }
+            number += 1;
+            pages.clear();
+            self.ram.take_dirty(&mut pages)?;
         }
-        chunk.push(page);
-        if chunk.len() == PAGES_PER_EVENT {
-            let full = std::mem::replace(&mut chunk, Vec::with_capacity(PAGES_PER_EVENT));
-            if given_up.load(Ordering::Acquire)
-                || !outbox.push_when_released(Outgoing::ClonePages(full))
-            {
+        self.done.rounds = number;
+        self.done.left = pages.len();
+        self.done.took = start.elapsed();
+        Ok((!self.given_up.load(Ordering::Acquire)).then_some(pages))
+    }
+
+    /// Sends these pages; `false` when given up. `skip_zeros` leaves pages of zeros out, which
+    /// otherwise cost a byte or two each.
+    fn send_all(&mut self, mut pages: impl Iterator<Item = u64>, skip_zeros: bool) -> bool {
+        loop {
+            let (message, more) = self.read(&mut pages, skip_zeros);
+            self.done.pages += message.len() as u64;
+            if !message.is_empty() && !self.send_message(message) {
                 return false;
+            }
+            if !more {
+                return true;
             }
         }
     }
-    chunk.is_empty() || outbox.push_when_released(Outgoing::ClonePages(chunk))
+
+    fn send_message(&mut self, pages: Vec<Page>) -> bool {
+        let Ok(frame) = encode(&Message::ClonePages { pages }) else {
+            return false; // A page of another size, which `read` does not make.
+        };
+        while !self.given_up.load(Ordering::Acquire) {
+            match (self.send)(&frame) {
+                Sent::Yes => return true,
+                Sent::Later => std::thread::sleep(PAUSE),
+                Sent::Gone => return false,
+            }
+        }
+        false
+    }
+
+    /// Reads some of these pages, and whether there may be more of them.
+    fn read(&self, pages: &mut impl Iterator<Item = u64>, skip_zeros: bool) -> (Vec<Page>, bool) {
+        let mut bytes = [0u8; PAGE_BYTES as usize];
+        let mut message = Vec::with_capacity(PAGES_A_MESSAGE);
+        for _ in 0..PAGES_A_MESSAGE {
+            let Some(gfn) = pages.next() else {
+                return (message, false);
+            };
+            read_page(self.ram.memory(), gfn, &mut bytes);
+            let page = Page::of(gfn, &bytes);
+            if !(skip_zeros && page.data.is_empty()) {
+                message.push(page);
+            }
+        }
+        (message, true)
+    }
 }
+
+#[cfg(test)]
+mod tests;

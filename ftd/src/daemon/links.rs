@@ -1,14 +1,21 @@
 //! TCP connections of the logging channel: bytes in, messages out, and the other way round.
+//!
+//! * [`writer`]: the sending half, which another thread may use as well.
+
+pub mod writer;
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use replay::EncodedEpoch;
 use replay::frame::{FrameDecoder, MAX_FRAME_BYTES, encode_epoch_into, encode_into};
 use replay::protocol::{LinkLoss, Message, PeerId};
+
+use self::writer::{SideDoor, Writer};
 
 /// Bytes read from a connection at once.
 const READ_BYTES: usize = 256 << 10;
@@ -30,8 +37,7 @@ struct Link {
     stream: TcpStream,
     token: Token,
     decoder: FrameDecoder,
-    outgoing: Vec<u8>,
-    sent: usize,
+    writer: Arc<Mutex<Writer>>,
     connected: bool,
     dialled: bool,
     /// Close once `outgoing` is sent.
@@ -67,12 +73,13 @@ impl Links {
         let token = Token(self.first_token + self.next_peer as usize);
         self.next_peer += 1;
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        let mut writer = Writer::new(&stream)?;
+        writer.set_connected(!dialled);
         let link = Link {
             stream,
             token,
             decoder: FrameDecoder::new(),
-            outgoing: Vec::new(),
-            sent: 0,
+            writer: Arc::new(Mutex::new(writer)),
             connected: !dialled,
             dialled,
             closing: false,
@@ -125,29 +132,37 @@ impl Links {
 
     /// Queues a message and sends what the socket takes.
     pub fn send(&mut self, peer: PeerId, message: &Message) {
-        let Some(link) = self.links.get_mut(&peer) else {
+        let Some(link) = self.links.get(&peer) else {
             return;
         };
-        match encode_into(message, &mut link.outgoing) {
-            Ok(()) => drop(link.flush()),
+        let mut writer = link.writer();
+        match encode_into(message, writer.queue()) {
+            Ok(()) => drop(writer.flush()),
             Err(error) => tracing::error!("cannot encode a message: {error}"),
         }
     }
 
     /// Queues an epoch and sends what the socket takes.
     pub fn send_epoch(&mut self, peer: PeerId, epoch: &EncodedEpoch) {
-        if let Some(link) = self.links.get_mut(&peer) {
-            encode_epoch_into(epoch, &mut link.outgoing);
+        if let Some(link) = self.links.get(&peer) {
+            let mut writer = link.writer();
+            encode_epoch_into(epoch, writer.queue());
             // A failure shows again, and is reported, when the connection is served.
-            drop(link.flush());
+            drop(writer.flush());
         }
+    }
+
+    /// A way to `peer` for another thread.
+    pub fn side_door(&self, peer: PeerId) -> Option<SideDoor> {
+        let link = self.links.get(&peer)?;
+        Some(SideDoor::new(Arc::clone(&link.writer)))
     }
 
     /// Bytes that wait to be sent to `peer`.
     pub fn backlog_bytes(&self, peer: PeerId) -> usize {
         self.links
             .get(&peer)
-            .map_or(0, |link| link.outgoing.len() - link.sent)
+            .map_or(0, |link| link.writer().backlog_bytes())
     }
 
     /// The largest backlog of any connection, in bytes.
@@ -165,7 +180,8 @@ impl Links {
             return;
         };
         link.closing = true;
-        if link.flush().is_err() || link.is_flushed() {
+        let sent = link.writer().flush();
+        if sent.is_err() || link.is_flushed() {
             self.drop_link(registry, peer);
         }
     }
@@ -173,6 +189,7 @@ impl Links {
     fn drop_link(&mut self, registry: &Registry, peer: PeerId) {
         if let Some(mut link) = self.links.remove(&peer) {
             let _ = registry.deregister(&mut link.stream);
+            link.writer().close();
         }
     }
 
@@ -202,35 +219,20 @@ impl Links {
 }
 
 impl Link {
-    fn is_flushed(&self) -> bool {
-        self.sent == self.outgoing.len()
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        while self.connected && !self.is_flushed() {
-            match self.stream.write(&self.outgoing[self.sent..]) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => self.sent += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if self.is_flushed() {
-            self.outgoing.clear();
-            self.sent = 0;
-        } else if self.sent >= 1 << 20 {
-            self.outgoing.drain(..self.sent);
-            self.sent = 0;
-        }
-        Ok(())
+    fn is_flushed(&self) -> bool {
+        self.writer().backlog_bytes() == 0
     }
 
     fn serve(&mut self, buffer: &mut [u8]) -> Served {
         if !self.connected {
             return self.finish_connect();
         }
-        if let Err(error) = self.flush() {
+        let sent = self.writer().flush();
+        if let Err(error) = sent {
             return Served::Lost(loss(&error));
         }
         loop {
@@ -255,6 +257,7 @@ impl Link {
         match self.stream.peer_addr() {
             Ok(_) => {
                 self.connected = true;
+                self.writer().set_connected(true);
                 let _ = self.stream.set_nodelay(true);
                 Served::Connected
             }

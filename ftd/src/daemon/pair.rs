@@ -31,7 +31,7 @@ use vmm::guest::Guest;
 
 use self::copy::{Copies, Copy};
 use super::asker::Asker;
-use super::clone::Cloning;
+use super::clone::{Cloning, Precopied};
 use super::held::Held;
 use super::journal::Journal;
 use super::links::Links;
@@ -92,6 +92,7 @@ pub struct Pair {
     copies: Copies,
     ram: Option<vmm::kvm::DirtyRam>,
     cloning: Option<(PeerId, Cloning)>,
+    precopied: Option<Precopied>,
     log_from: Vec<SocketAddr>,
     dial_next: usize,
     dial_at: Option<u64>,
@@ -100,6 +101,7 @@ pub struct Pair {
     live: LiveOptions,
     peer_lost_at: Option<u64>,
     join_started_at: Option<u64>,
+    held_since: Option<u64>,
     halt: Option<HaltReason>,
 }
 
@@ -155,6 +157,7 @@ impl Pair {
             ram: guest.as_ref().map(Guest::dirty_ram),
             copies: Copies::new(guest.map_or(Copy::None, |guest| Copy::Booted(Box::new(guest)))),
             cloning: None,
+            precopied: None,
             log_from: options.log_from,
             dial_next: 0,
             dial_at: None,
@@ -163,6 +166,7 @@ impl Pair {
             live: options.live,
             peer_lost_at: None,
             join_started_at: None,
+            held_since: None,
             halt: None,
             poll,
             signals,

@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use devices::Effect;
 use mio::Waker;
 use replay::protocol::ArbiterAnswer;
-use replay::{EncodedEpoch, Epoch, Page};
+use replay::{EncodedEpoch, Epoch};
 
 use crate::host::announce::AddressLearner;
 
@@ -22,8 +22,11 @@ pub enum Outgoing {
         /// The output.
         effect: Effect,
     },
-    /// Pages of a live clone.
-    ClonePages(Vec<Page>),
+    /// The guest goes on after the stop that ended a live clone.
+    CloneStopped {
+        /// How long it stood, in nanoseconds.
+        stop_ns: u64,
+    },
     /// All pages of a live clone were sent; the epochs from `first` on follow.
     CloneReady {
         /// First epoch of the log.

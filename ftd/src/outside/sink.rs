@@ -67,6 +67,10 @@ impl Sink for VcpuSink {
         self.pass_on(self.outbox.push(Outgoing::CloneReady { first }))
     }
 
+    fn clone_stopped(&mut self, stop_ns: u64) -> Result<(), RunError> {
+        self.pass_on(self.outbox.push(Outgoing::CloneStopped { stop_ns }))
+    }
+
     fn output(&mut self, after: Epoch, effect: Effect) -> Result<(), RunError> {
         self.pass_on(self.outbox.push(Outgoing::Output { after, effect }))
     }

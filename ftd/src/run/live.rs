@@ -25,6 +25,8 @@ pub trait Sink {
     fn epoch(&mut self, epoch: EncodedEpoch) -> Result<(), RunError>;
     /// A live clone's pages have all been sent; the epochs from `first` on follow.
     fn clone_ready(&mut self, first: Epoch) -> Result<(), RunError>;
+    /// The guest goes on; it stood for `stop_ns` nanoseconds for the end of a live clone.
+    fn clone_stopped(&mut self, stop_ns: u64) -> Result<(), RunError>;
     /// An output, to be released once `after` is acknowledged (0: at once, nobody logs).
     fn output(&mut self, after: Epoch, effect: Effect) -> Result<(), RunError>;
 }
@@ -256,6 +258,7 @@ impl<S: Sink> Live<S> {
     fn carry_out_order(&mut self, order: Order) -> Result<(), RunError> {
         match order {
             Order::BeginLog { first, pages } => {
+                let stopped_at = monotonic_ns();
                 self.sink.clone_ready(first)?;
                 self.guest.dirty_ram().log(true)?;
                 self.recorder = Some(Recorder::new(first, self.options.policy));
@@ -263,6 +266,7 @@ impl<S: Sink> Live<S> {
                 self.guest.mark_dirty(pages.iter());
                 self.snapshot()?;
                 self.inbox.set_patience(self.options.patience);
+                self.sink.clone_stopped(monotonic_ns() - stopped_at)?;
             }
             Order::EndLog => {
                 self.recorder = None;

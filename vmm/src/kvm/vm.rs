@@ -15,7 +15,7 @@ use kvm_ioctls::{Cap, Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRang
 
 use crate::cpu_model::msr::MsrRange;
 use crate::error::VmmError;
-use crate::memory::{PageSet, Ram, ram_bytes, take_device_dirty};
+use crate::memory::{PageSet, Ram, ram_bytes, take_device_dirty, touched_pages};
 
 /// The slot that holds all of guest RAM.
 const RAM_SLOT: u32 = 0;
@@ -118,6 +118,12 @@ impl DirtyRam {
         // vCPU's owner, a DirtyRam) holds a clone of the memory too, so it is not unmapped before.
         unsafe { self.fd.set_user_memory_region(region) }
             .map_err(VmmError::ioctl("KVM_SET_USER_MEMORY_REGION"))
+    }
+
+    /// The pages that were ever written or read: all others are zero, and were not even touched.
+    /// Whoever must not miss later writes starts the [log](DirtyRam::log) first.
+    pub fn touched(&self) -> PageSet {
+        touched_pages(&self.memory)
     }
 
     /// Moves the pages written (by vCPU or device) since the last call, here or on the [`Vm`],

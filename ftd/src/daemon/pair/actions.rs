@@ -35,7 +35,10 @@ impl Pair {
                 // If it had got so far as to begin the log, nobody reads that now.
                 self.inbox.order(Order::EndLog);
             }
-            Action::HoldOutputs { from } => self.held.hold_from(from),
+            Action::HoldOutputs { from } => {
+                self.held_since = Some(monotonic_ns());
+                self.held.hold_from(from);
+            }
             Action::ReleaseOutputs { through } => self.held.release(through),
             Action::GoAlone { generation } => self.go_alone(generation)?,
             Action::GoLive { .. } => {
@@ -97,11 +100,17 @@ impl Pair {
     fn start_clone(&mut self, peer: PeerId) -> Result<()> {
         let first = self.core.status().epoch + 1;
         self.join_started_at = Some(monotonic_ns());
+        self.journal
+            .event("clone_started", json!({"with": self.core.status().peer}));
         let Some(ram) = self.ram.clone() else {
             bail!("there is no guest to clone")
         };
+        let Some(door) = self.links.side_door(peer) else {
+            return Ok(()); // Its end is on its way to the core.
+        };
+        let send = Box::new(move |frame: &[u8]| door.send(frame));
         let (inbox, outbox) = (Arc::clone(&self.inbox), Arc::clone(&self.outbox));
-        self.cloning = Some((peer, Cloning::start(ram, first, inbox, outbox)?));
+        self.cloning = Some((peer, Cloning::start(ram, first, send, inbox, outbox)?));
         Ok(())
     }
 

@@ -28,8 +28,11 @@ impl Pair {
             }
             Note::Protected { host } => {
                 let clone_ms = self.join_started_at.take().map(since_ms);
-                self.journal
-                    .event("protected", json!({"with": host, "clone_ms": clone_ms}));
+                let held_ms = self.held_since.take().map(since_ms);
+                self.journal.event(
+                    "protected",
+                    json!({"with": host, "clone_ms": clone_ms, "outputs_held_ms": held_ms}),
+                );
             }
             Note::Diverged { epoch } => {
                 self.journal.event("peer_diverged", json!({"epoch": epoch}));

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 
 use anyhow::Result;
 use devices::Effect;
-use replay::protocol::{EndReason, Event, Message};
+use replay::protocol::{EndReason, Event};
 use serde_json::json;
 
 use super::copy::ThreadEnded;
-use super::{BACKLOG_BYTES_MAX, Pair, since_ms};
+use super::{Pair, since_ms};
+use crate::daemon::clone::Precopied;
 use crate::daemon::guest_thread::ThreadEnd;
 use crate::daemon::journal::chain;
 use crate::host::clock::monotonic_ns;
@@ -27,14 +28,7 @@ impl Pair {
                     self.held.push(after, effect);
                     self.let_out()?;
                 }
-                Outgoing::ClonePages(pages) => {
-                    if let Some((peer, _)) = &self.cloning {
-                        let peer = *peer;
-                        self.links.send(peer, &Message::ClonePages { pages });
-                        self.outbox
-                            .clog(self.links.backlog_bytes(peer) > BACKLOG_BYTES_MAX);
-                    }
-                }
+                Outgoing::CloneStopped { stop_ns } => self.clone_stopped(stop_ns),
                 Outgoing::CloneReady { first } => self.clone_ready(first)?,
                 Outgoing::CloneFailed { why } => {
                     if let Some((peer, _)) = self.cloning.take() {
@@ -117,8 +111,26 @@ impl Pair {
             self.inbox.order(Order::EndLog);
             return Ok(());
         };
-        cloning.join();
+        self.precopied = cloning.join();
         self.tell(Event::CloneReady { peer, first })
+    }
+
+    fn clone_stopped(&mut self, stop_ns: u64) {
+        let Precopied {
+            rounds,
+            pages,
+            left,
+            took,
+        } = self.precopied.take().unwrap_or_default();
+        self.journal.event(
+            "cloned",
+            json!({"clone_stop_ms": stop_ns as f64 / 1e6, "rounds": rounds, "pages": pages,
+                   "pages_left": left, "precopy_ms": took.as_secs_f64() * 1e3}),
+        );
+        tracing::info!(
+            "the guest stood for {:.1} ms to be cloned, after {rounds} rounds with {pages} pages",
+            stop_ns as f64 / 1e6
+        );
     }
 
     pub(super) fn diverged(&mut self, epoch: u64, what: &str) -> Result<()> {
