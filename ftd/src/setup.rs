@@ -1,5 +1,7 @@
 //! From options to a guest that can be entered: disks, boot files, CPU model, RAM, registers.
 
+mod tsc;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use devices::machine::{Machine, MachineConfig};
 use devices::virtio::{DiskConfig, NetConfig};
 use kvm_ioctls::Kvm;
-use vmm::boot::{self, BootRequest};
+use vmm::boot::{self, BootRequest, RewriteReport};
 use vmm::clock::Clock;
 use vmm::cpu_model::{self, CpuModel};
 use vmm::guest::Guest;
@@ -110,6 +112,14 @@ impl Shell {
         config: MachineConfig,
         disks: Vec<Arc<Disk>>,
     ) -> Result<Shell> {
+        if !config.fits() {
+            bail!(
+                "the machine has more virtio devices ({} disks among them) than the {} it has room \
+                 for: give it fewer",
+                config.disks.len(),
+                devices::layout::VIRTIO_MMIO_COUNT
+            );
+        }
         let supported = supported_cpuid(&kvm)?;
         let cpu_model = match cpu {
             Some(model) => model,
@@ -135,8 +145,33 @@ impl Shell {
         Ok(Guest::new(vm, vcpu, self.config.clone(), self.clock))
     }
 
-    /// A guest that stands before its kernel's first instruction.
+    /// A guest that stands before its kernel's first instruction, and that nobody will replay.
     pub fn boot(&self, options: &GuestOptions) -> Result<(Guest, Booted)> {
+        let (guest, booted, _) = self.load(options)?;
+        Ok((guest, booted))
+    }
+
+    /// A guest that stands before its kernel's first instruction, and that can be replayed.
+    ///
+    /// # Errors
+    /// As those of [`Shell::boot`], and when the kernel can read the host's time-stamp counter,
+    /// unless that was accepted.
+    pub fn boot_to_replay(&self, options: &GuestOptions) -> Result<(Guest, Booted)> {
+        let (guest, booted, report) = self.load(options)?;
+        if let Some(hole) = tsc::hole(&report) {
+            let kernel = &booted.described_by;
+            if !options.accept_open_tsc {
+                bail!(
+                    "the kernel of {kernel} cannot be replayed: {hole}. Use another kernel, or give \
+                     --accept-open-tsc to go on and take divergences for granted"
+                );
+            }
+            tracing::warn!("the kernel of {kernel} will diverge from its replay: {hole}");
+        }
+        Ok((guest, booted))
+    }
+
+    fn load(&self, options: &GuestOptions) -> Result<(Guest, Booted, RewriteReport)> {
         let files = self.boot_files(options)?;
         let mut guest = self.empty_guest()?;
         let windows = Machine::virtio_windows(&self.config);
@@ -171,7 +206,7 @@ impl Shell {
             cmdline: files.cmdline,
             described_by: files.described_by,
         };
-        Ok((guest, booted))
+        Ok((guest, booted, state.rewrite))
     }
 
     fn boot_files(&self, options: &GuestOptions) -> Result<BootFiles> {

@@ -58,6 +58,10 @@ pub struct GuestOptions {
     /// Leave RDTSC in the guest as it is (for guests that never replay).
     #[arg(long, hide = true)]
     pub open_rdtsc: bool,
+    /// Go on although the guest's kernel can read the host's time-stamp counter, or may be able to:
+    /// its replay will then differ from its run, now and then.
+    #[arg(long)]
+    pub accept_open_tsc: bool,
     /// How long an input waits for the guest to exit by itself before it is stopped for a
     /// snapshot, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 10,

@@ -30,7 +30,7 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<()> {
     let shell = Shell::open(&options.guest, true)?;
     // The guest first: a primary with nothing to run must not have asked the arbiter for anything.
-    let (guest, _) = shell.boot(&options.guest)?;
+    let (guest, _) = shell.boot_to_replay(&options.guest)?;
     let pair = options.pair.open(
         &options.guest,
         &shell,

@@ -31,7 +31,7 @@ pub struct Options {
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
     let shell = Shell::open(&options.guest, false)?;
-    let (guest, booted) = shell.boot(&options.guest)?;
+    let (guest, booted) = shell.boot_to_replay(&options.guest)?;
     let live = LiveOptions {
         patience: options.guest.patience(),
         policy: EpochPolicy::default(),
