@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::guests::text;
-use crate::program::{Running, start, wait_for};
+use crate::program::{Running, start_saying, wait_for};
 
 /// One side, with the files it writes.
 #[derive(Debug)]
@@ -77,21 +77,31 @@ impl Pair {
 
     /// Starts a primary that runs the tiny guest `kernel`.
     pub fn primary(&self, kernel: &str, more: &[&str]) -> Side {
+        self.primary_saying("warn", kernel, more)
+    }
+
+    /// The same; `level` is that of [`start_saying`].
+    pub fn primary_saying(&self, level: &str, kernel: &str, more: &[&str]) -> Side {
         let address = format!("127.0.0.1:{}", self.port);
         let mut arguments = vec!["primary", "--kernel", kernel, "--listen", &address];
         arguments.extend(more);
-        self.side("primary", &arguments)
+        self.side(level, "primary", &arguments)
     }
 
     /// Starts a backup.
     pub fn backup(&self, name: &str, more: &[&str]) -> Side {
+        self.backup_saying("warn", name, more)
+    }
+
+    /// The same; `level` is that of [`start_saying`].
+    pub fn backup_saying(&self, level: &str, name: &str, more: &[&str]) -> Side {
         let address = format!("127.0.0.1:{}", self.port);
         let mut arguments = vec!["backup", "--log-from", &address];
         arguments.extend(more);
-        self.side(name, &arguments)
+        self.side(level, name, &arguments)
     }
 
-    fn side(&self, name: &str, arguments: &[&str]) -> Side {
+    fn side(&self, level: &str, name: &str, arguments: &[&str]) -> Side {
         let at = |name: &str| self.directory.path().join(name);
         let (console, events) = (
             at(&format!("{name}.console")),
@@ -108,7 +118,7 @@ impl Pair {
             }
         }
         Side {
-            running: start(all),
+            running: start_saying(level, all),
             console,
             events,
         }

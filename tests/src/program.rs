@@ -105,14 +105,23 @@ pub fn ftd<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Ended {
     start(arguments).wait()
 }
 
-/// Starts `ftd` without standard input.
+/// Starts `ftd` without standard input; it says only what is wrong.
 #[track_caller]
 pub fn start<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Running {
+    start_saying("warn", arguments)
+}
+
+/// Starts `ftd` without standard input; it says what belongs to `level` (info, warn).
+#[track_caller]
+pub fn start_saying<A: AsRef<OsStr>>(
+    level: &str,
+    arguments: impl IntoIterator<Item = A>,
+) -> Running {
     let output = tempfile::tempdir().expect("a temporary directory");
     let file = |name| File::create(output.path().join(name)).expect("a file for output");
     let child = Command::new(path())
         .args(arguments)
-        .env("FTD_LOG", "warn")
+        .env("FTD_LOG", level)
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())
         .stdout(file("out"))

@@ -44,6 +44,7 @@ mod tests {
             rdtscp_sites: 4,
             cr4_site: true,
             cr4_patches: 2,
+            cr4_clears: 3,
             by_sections: true,
         }
     }

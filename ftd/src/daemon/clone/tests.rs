@@ -2,17 +2,21 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
-use devices::machine::MachineConfig;
+use clap::Parser;
 use mio::{Poll, Token, Waker};
 use replay::frame::{FrameDecoder, MAX_FRAME_BYTES};
 use vm_memory::{Bytes, GuestAddress};
-use vmm::cpu_model::CpuModel;
 use vmm::guest::Guest;
 
 use super::*;
+use crate::cli::GuestOptions;
 use crate::setup::Shell;
 
-const RAM: u64 = 32 << 20;
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    guest: GuestOptions,
+}
 
 /// A guest that never runs; `None` (and a word about it) without KVM.
 fn guest() -> Option<Guest> {
@@ -20,17 +24,8 @@ fn guest() -> Option<Guest> {
         println!("not run: there is no /dev/kvm");
         return None;
     }
-    let config = MachineConfig {
-        boot_unix_seconds: 0,
-        disks: Vec::new(),
-        net: None,
-        rng: false,
-        console: false,
-    };
-    let kvm = vmm::kvm::open_kvm().unwrap();
-    let supported = vmm::kvm::vm::supported_cpuid(&kvm).unwrap();
-    let model: CpuModel = CpuModel::for_host(&supported).unwrap();
-    let shell = Shell::for_log(model, RAM, config).unwrap();
+    let line = Line::parse_from(["t", "--kernel", "none", "--memory", "32"]);
+    let shell = Shell::open(&line.guest, false).unwrap();
     Some(shell.empty_guest().unwrap())
 }
 
