@@ -72,7 +72,7 @@ fn missing_features_are_named() {
     assert_eq!(
         error.to_string(),
         "this host can't run CPU model ftd-v2-amd: its KVM does not offer popcnt, smap, \
-         40 physical address bits (it has 36)"
+         40 physical address bits (it has 36) (`ftd doctor` lists the models that fit)"
     );
 }
 
