@@ -21,6 +21,17 @@ use crate::cli::{GuestOptions, UsageError};
 use crate::host::clock::realtime_ns;
 use crate::host::disk::{Disk, DiskOptions};
 
+/// Whose the guest's disks are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DisksAre {
+    /// This host's alone.
+    Own,
+    /// Another host's too, which may take them over.
+    Shared,
+    /// Another host's, until this one takes them over.
+    SharedLater,
+}
+
 /// The parts of a host that a guest is made on.
 pub struct Shell {
     kvm: Kvm,
@@ -50,9 +61,8 @@ pub struct Booted {
 }
 
 impl Shell {
-    /// Opens KVM and the disks, and settles what the machine is. `shared` disks bypass the page
-    /// cache, since another host writes them too.
-    pub fn open(options: &GuestOptions, shared: bool) -> Result<Shell> {
+    /// Opens KVM and the disks, and settles what the machine is.
+    pub fn open(options: &GuestOptions, disks_are: DisksAre) -> Result<Shell> {
         let kvm = open_kvm(&options.kvm)?;
         probe::require(&kvm, false)?;
         let mut disks = Vec::new();
@@ -62,7 +72,8 @@ impl Shell {
                 &DiskOptions {
                     format: options.image_format,
                     read_only: false,
-                    direct: shared,
+                    direct: disks_are != DisksAre::Own,
+                    late: disks_are == DisksAre::SharedLater,
                 },
             )?;
             disks.push(Arc::new(disk));

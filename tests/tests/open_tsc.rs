@@ -6,11 +6,11 @@ use tests::program::{ftd, start_saying, wait_for};
 
 /// A kernel of which nobody can say what is code and what is data.
 fn without_sections(to: &std::path::Path) -> String {
-    let mut elf = std::fs::read(tiny("counter")).unwrap();
+    let mut elf = std::fs::read(tiny("counter")).expect("a tiny guest");
     // e_shoff; e_shnum and e_shstrndx.
     elf[40..48].fill(0);
     elf[60..64].fill(0);
-    std::fs::write(to, elf).unwrap();
+    std::fs::write(to, elf).expect("room for a kernel");
     text(to)
 }
 

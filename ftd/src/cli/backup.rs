@@ -8,7 +8,7 @@ use clap::Args;
 use super::GuestOptions;
 use super::pair_options::PairArgs;
 use crate::daemon::pair::Pair;
-use crate::setup::Shell;
+use crate::setup::{DisksAre, Shell};
 
 /// Options of `ftd backup`.
 #[derive(Debug, Args)]
@@ -27,7 +27,7 @@ pub struct Options {
 
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
-    let shell = Shell::open(&options.guest, true)?;
+    let shell = Shell::open(&options.guest, DisksAre::SharedLater)?;
     let pair = options.pair.open(
         &options.guest,
         &shell,

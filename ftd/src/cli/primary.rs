@@ -8,7 +8,7 @@ use clap::Args;
 use super::GuestOptions;
 use super::pair_options::PairArgs;
 use crate::daemon::pair::Pair;
-use crate::setup::Shell;
+use crate::setup::{DisksAre, Shell};
 
 /// Options of `ftd primary`.
 #[derive(Debug, Args)]
@@ -28,7 +28,7 @@ pub struct Options {
 
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
-    let shell = Shell::open(&options.guest, true)?;
+    let shell = Shell::open(&options.guest, DisksAre::Shared)?;
     // The guest first: a primary with nothing to run must not have asked the arbiter for anything.
     let (guest, _) = shell.boot_to_replay(&options.guest)?;
     let pair = options.pair.open(

@@ -9,7 +9,7 @@ use replay::EpochPolicy;
 
 use super::GuestOptions;
 use crate::run::live::LiveOptions;
-use crate::setup::Shell;
+use crate::setup::{DisksAre, Shell};
 use crate::solo::{self, SoloOptions};
 
 /// Options of `ftd record`.
@@ -30,7 +30,7 @@ pub struct Options {
 
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
-    let shell = Shell::open(&options.guest, false)?;
+    let shell = Shell::open(&options.guest, DisksAre::Own)?;
     let (guest, booted) = shell.boot_to_replay(&options.guest)?;
     let live = LiveOptions {
         patience: options.guest.patience(),

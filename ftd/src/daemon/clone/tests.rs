@@ -10,7 +10,7 @@ use vmm::guest::Guest;
 
 use super::*;
 use crate::cli::GuestOptions;
-use crate::setup::Shell;
+use crate::setup::{DisksAre, Shell};
 
 #[derive(Parser)]
 struct Line {
@@ -25,7 +25,7 @@ fn guest() -> Option<Guest> {
         return None;
     }
     let line = Line::parse_from(["t", "--kernel", "none", "--memory", "32"]);
-    let shell = Shell::open(&line.guest, false).unwrap();
+    let shell = Shell::open(&line.guest, DisksAre::Own).unwrap();
     Some(shell.empty_guest().unwrap())
 }
 

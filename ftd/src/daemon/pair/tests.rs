@@ -8,6 +8,7 @@ use replay::protocol::{ArbiterAnswer, Facts, Start};
 
 use super::*;
 use crate::arbiter::{ArbiterError, Verdict};
+use crate::setup::DisksAre;
 
 /// Says nothing: the tests answer themselves.
 struct Mute;
@@ -38,7 +39,7 @@ fn side(image: &Path, start: Start) -> Option<Pair> {
     let image = image.to_str().unwrap();
     let line = ["t", "--image", image, "--console", "none", "--memory", "16"];
     let guest = Line::parse_from(line).guest;
-    let shell = Shell::open(&guest, false).unwrap();
+    let shell = Shell::open(&guest, DisksAre::Own).unwrap();
     let facts = Facts {
         vm_id: "vm".to_owned(),
         cpu_model: shell.cpu_model.to_string(),

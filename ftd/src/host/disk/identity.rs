@@ -5,8 +5,6 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::Disk;
-
 /// Bytes hashed at each end of the disk.
 const END_BYTES: u64 = 1 << 20;
 /// Bytes hashed for the partition table: the MBR and the GPT header after it.
@@ -49,14 +47,17 @@ impl fmt::Display for DiskIdentity {
     }
 }
 
-pub(super) fn read(disk: &Disk) -> io::Result<DiskIdentity> {
-    let capacity = disk.capacity_bytes();
+/// Reads it with `read`, from an offset on, of a disk of `capacity` bytes.
+pub(super) fn read(
+    capacity: u64,
+    read: impl Fn(u64, &mut [u8]) -> io::Result<()>,
+) -> io::Result<DiskIdentity> {
     let head_len = capacity.min(END_BYTES);
     let tail_len = (capacity - head_len).min(END_BYTES);
     let mut ends = vec![0; (head_len + tail_len) as usize];
     let (head, tail) = ends.split_at_mut(head_len as usize);
-    disk.read_exact_at(0, head)?;
-    disk.read_exact_at(capacity - tail_len, tail)?;
+    read(0, head)?;
+    read(capacity - tail_len, tail)?;
     let table_len = TABLE_BYTES.min(capacity) as usize;
     Ok(DiskIdentity {
         capacity_bytes: capacity,

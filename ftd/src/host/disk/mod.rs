@@ -8,12 +8,15 @@
 //! * Raw and block devices must be opened with [`DiskOptions::direct`]: what sits in a dead host's
 //!   page cache is lost, though its guest was told that the write completed, and what sits in the
 //!   survivor's page cache is old.
-//! * qcow2 keeps metadata in memory. The backup must open a shared qcow2 only when it goes live: a
-//!   copy opened earlier maps clusters as they were then. The host that loses must not write its
-//!   metadata back: see [`Disk::abandon`].
+//! * A qcow2's driver keeps its tables in memory. With [`DiskOptions::direct`] each change is
+//!   followed by that of the tables, so that a host that dies takes nothing with it; with
+//!   [`DiskOptions::late`] the backup opens it only when it goes live, since tables read earlier map
+//!   clusters as they were then. The host that loses must not write its own back: see
+//!   [`Disk::abandon`].
 
 mod identity;
 mod image;
+mod late;
 mod options;
 mod qcow2;
 mod qcow2_check;
@@ -44,6 +47,8 @@ pub struct Disk {
     read_only: bool,
     capacity: u64,
     image: Box<dyn Image>,
+    /// As it was when the disk was looked at, for one that is not to be read before it is needed.
+    identity: Option<DiskIdentity>,
     failures: AtomicU64,
     abandoned: AtomicBool,
 }
@@ -56,7 +61,11 @@ impl Disk {
     /// truncated, not a whole number of sectors, not readable or writable, refuses O_DIRECT, or is
     /// a qcow2 that the `imago` crate can't open.
     pub fn open(path: &Path, options: &DiskOptions) -> Result<Disk, OpenError> {
-        let (image, format) = open_image(path, options)?;
+        let Opened {
+            image,
+            format,
+            identity,
+        } = open_image(path, options)?;
         let capacity = image.capacity();
         let path = path.to_owned();
         if capacity == 0 {
@@ -79,6 +88,7 @@ impl Disk {
             read_only: options.read_only,
             capacity,
             image,
+            identity,
             failures: AtomicU64::new(0),
             abandoned: AtomicBool::new(false),
         })
@@ -104,12 +114,16 @@ impl Disk {
         self.capacity
     }
 
-    /// What tells two hosts whether they speak of the same image, read from the disk now.
+    /// What tells two hosts whether they speak of the same image, read from the disk now (or, with
+    /// [`DiskOptions::late`], when it was looked at).
     ///
     /// # Errors
     /// Reading the disk failed.
     pub fn identity(&self) -> io::Result<DiskIdentity> {
-        identity::read(self)
+        match &self.identity {
+            Some(identity) => Ok(identity.clone()),
+            None => identity::read(self.capacity, |offset, buf| self.read_exact_at(offset, buf)),
+        }
     }
 
     /// Reads `buf.len()` bytes at `offset`, of any alignment.
@@ -244,37 +258,72 @@ impl std::fmt::Debug for Disk {
     }
 }
 
+/// The layer that knows the format.
+struct Opened {
+    image: Box<dyn Image>,
+    format: DiskFormat,
+    identity: Option<DiskIdentity>,
+}
+
+impl Opened {
+    fn now(image: Box<dyn Image>, format: DiskFormat) -> Opened {
+        let identity = None;
+        Opened {
+            image,
+            format,
+            identity,
+        }
+    }
+}
+
 /// Opens the layer that knows the format.
-fn open_image(
-    path: &Path,
-    options: &DiskOptions,
-) -> Result<(Box<dyn Image>, DiskFormat), OpenError> {
+fn open_image(path: &Path, options: &DiskOptions) -> Result<Opened, OpenError> {
     let file = raw::open_file(path, options.read_only, false)?;
+    if options.direct {
+        raw::forget_cached(&file);
+    }
     let format = match options.format {
         DiskFormat::Auto => detect(path, &file)?,
         format => format,
     };
     if format == DiskFormat::Qcow2 {
-        if options.direct {
-            return Err(OpenError::DirectQcow2 {
-                path: path.to_owned(),
-            });
-        }
         // A name that says qcow2 is the user's word, like the option.
         let named = options.format == DiskFormat::Qcow2
             || path.extension().is_some_and(|suffix| suffix == "qcow2");
-        qcow2_check::check(path, &file)?;
-        let image = qcow2::Qcow2Image::open(path, file, options.read_only, named)?;
-        return Ok((Box::new(image), format));
+        let opening = qcow2::Opening {
+            read_only: options.read_only,
+            references: named,
+            direct: options.direct,
+        };
+        if !options.late {
+            let image = qcow2::open_checked(path, opening)?;
+            return Ok(Opened::now(Box::new(image), format));
+        }
+        // Not checked: it is being written to, and what its tables point to grows with them.
+        let look = qcow2::Opening {
+            read_only: true,
+            ..opening
+        };
+        let now = qcow2::Qcow2Image::open(path, look)?;
+        let capacity = now.capacity();
+        let identity = identity::read(capacity, |offset, buf| now.read_at(offset, buf));
+        let identity = identity.map_err(|source| OpenError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let image = late::LateImage::new(path.to_owned(), opening, capacity);
+        return Ok(Opened {
+            image: Box::new(image),
+            format,
+            identity: Some(identity),
+        });
     }
     let file = match options.direct {
         true => raw::open_file(path, options.read_only, true)?,
         false => file,
     };
-    Ok((
-        Box::new(raw::RawImage::new(path, file, options.direct)?),
-        DiskFormat::Raw,
-    ))
+    let image = raw::RawImage::new(path, file, options.direct)?;
+    Ok(Opened::now(Box::new(image), DiskFormat::Raw))
 }
 
 /// qcow2 by its magic number, everything else raw.

@@ -39,9 +39,12 @@ pub struct DiskOptions {
     pub format: DiskFormat,
     /// Never write: guest writes fail, and the file is opened read-only.
     pub read_only: bool,
-    /// Bypass the page cache (O_DIRECT); needed where another host opens the same disk. Raw files
-    /// and block devices only.
+    /// Bypass the page cache (O_DIRECT) and keep nothing in memory; needed where another host opens
+    /// the same disk.
     pub direct: bool,
+    /// Another host writes to it until the first request comes: a qcow2 is opened for good only
+    /// then. (What is raw has nothing that could grow old.)
+    pub late: bool,
 }
 
 /// Why a disk can't be opened.
@@ -124,14 +127,15 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
-    /// O_DIRECT was asked for on a qcow2.
-    #[error(
-        "disk image {} is a qcow2, which can't be opened for direct I/O: convert it with \
-         'qemu-img convert -O raw' to share it between hosts", .path.display()
-    )]
-    DirectQcow2 {
+    /// It has another size than it had when it was looked at.
+    #[error("disk image {} has {now} bytes now and had {before}", .path.display())]
+    Resized {
         /// The image.
         path: PathBuf,
+        /// Its size before, in bytes.
+        before: u64,
+        /// Its size now, in bytes.
+        now: u64,
     },
     /// Reading it to find out what it is failed.
     #[error("can't read disk image {}", .path.display())]

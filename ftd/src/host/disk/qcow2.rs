@@ -1,6 +1,5 @@
 //! qcow2 through the `imago` crate.
 
-use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -16,27 +15,54 @@ use imago::{
 
 use super::image::Image;
 use super::options::OpenError;
+use super::{qcow2_check, raw};
 
 /// An open qcow2, with its backing files.
 pub(super) struct Qcow2Image {
     /// One request at a time: discards need the image to themselves. Always there until the drop.
     access: Mutex<Option<FormatAccess<ImagoFile>>>,
     capacity: u64,
+    /// Another host may take the image over at any time: each request leaves nothing in memory.
+    write_through: bool,
     abandoned: AtomicBool,
 }
 
+/// How to open one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opening {
+    /// Never write.
+    pub(super) read_only: bool,
+    /// It is trusted: open the files that it refers to (a backing file, an external data file).
+    pub(super) references: bool,
+    /// Other hosts have it too: past the page cache, and with nothing kept in memory.
+    pub(super) direct: bool,
+}
+
+/// Opens the image at `path`, if all it points to is there.
+pub(super) fn open_checked(path: &Path, opening: Opening) -> Result<Qcow2Image, OpenError> {
+    let file = raw::open_file(path, opening.read_only, false)?;
+    if opening.direct {
+        raw::forget_cached(&file);
+    }
+    qcow2_check::check(path, &file)?;
+    Qcow2Image::open(path, opening)
+}
+
 impl Qcow2Image {
-    /// Opens the image in `file`, which was opened at `path`. Files that it refers to (a backing
-    /// file, an external data file) are opened only if `references` says that it is trusted.
-    pub(super) fn open(
-        path: &Path,
-        file: File,
-        read_only: bool,
-        references: bool,
-    ) -> Result<Self, OpenError> {
+    /// Opens the image at `path`.
+    pub(super) fn open(path: &Path, opening: Opening) -> Result<Self, OpenError> {
+        let Opening {
+            read_only,
+            references,
+            direct,
+        } = opening;
+        let file = raw::open_file(path, read_only, direct)?;
         let path = path.to_owned();
         let opened = guarded(|| {
-            let options = StorageOpenOptions::new().filename(&path).write(!read_only);
+            let options = StorageOpenOptions::new()
+                .filename(&path)
+                .write(!read_only)
+                .direct(direct);
             let storage = ImagoFile::from_open_file(file, options)?;
             let builder = Qcow2::<ImagoFile>::builder(storage).write(!read_only);
             let qcow2 = match references {
@@ -49,6 +75,7 @@ impl Qcow2Image {
             Ok(access) => Ok(Qcow2Image {
                 capacity: access.size(),
                 access: Mutex::new(Some(access)),
+                write_through: direct,
                 abandoned: AtomicBool::new(false),
             }),
             Err(source) if !references && source.kind() == io::ErrorKind::PermissionDenied => {
@@ -56,6 +83,20 @@ impl Qcow2Image {
             }
             Err(source) => Err(OpenError::Qcow2 { path, source }),
         }
+    }
+
+    /// Carries out a change, and leaves nothing of it in memory if it must not be there.
+    fn change(
+        &self,
+        work: impl FnOnce(&mut FormatAccess<ImagoFile>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.with(|access| {
+            work(access)?;
+            match self.write_through {
+                true => access.flush(),
+                false => Ok(()),
+            }
+        })
     }
 
     fn with<T>(
@@ -109,7 +150,7 @@ impl Image for Qcow2Image {
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.with(|access| access.write(data, offset))
+        self.change(|access| access.write(data, offset))
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -124,6 +165,6 @@ impl Image for Qcow2Image {
     }
 
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.with(|access| access.discard_to_any(offset, len))
+        self.change(|access| access.discard_to_any(offset, len))
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 
 use super::image::Image;
 use super::options::OpenError;
@@ -45,6 +45,14 @@ pub(super) fn open_file(path: &Path, read_only: bool, direct: bool) -> Result<Fi
         .custom_flags(if direct { libc::O_DIRECT } else { 0 })
         .open(path)
         .map_err(open)
+}
+
+/// Drops what this host's page cache holds of a file that another host may have written to.
+pub(super) fn forget_cached(file: &File) {
+    let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+    if let Err(errno) = posix_fadvise(file, 0, 0, advice) {
+        tracing::debug!("the page cache may be old: {errno}");
+    }
 }
 
 /// The file or device is the disk.

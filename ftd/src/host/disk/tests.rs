@@ -11,6 +11,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod shared;
+
 const MIB: u64 = 1 << 20;
 
 fn write(offset: u64, data: &[u8]) -> DiskOp {
@@ -86,11 +88,6 @@ fn bad_images_are_refused_by_name() {
     assert!(open_error(dir.path(), auto).contains("neither a file nor a block device"));
     assert!(open_error(&at("a.qcow2", b"QFI\xfb\0\0\0\x03"), auto).contains("truncated"));
     assert!(open_error(&at("b.qcow2", &[7; 4096]), qcow2).contains("can't open qcow2"));
-    let direct = DiskOptions {
-        direct: true,
-        ..qcow2
-    };
-    assert!(open_error(&at("c.qcow2", &[7; 4096]), direct).contains("convert -O raw"));
 }
 
 fn exercise(options: DiskOptions, path: &Path) {
@@ -425,6 +422,7 @@ fn a_retired_worker_starts_nothing_more_and_waits_for_what_runs() {
         read_only: false,
         capacity: MIB,
         image: Box::new(image),
+        identity: None,
         failures: AtomicU64::new(0),
         abandoned: AtomicBool::new(false),
     };
