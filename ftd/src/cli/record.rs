@@ -59,6 +59,8 @@ pub fn run(options: &Options) -> Result<()> {
                 "log_entries": report.log_entries,
                 "epochs": report.counters.epochs,
                 "snapshots": report.counters.snapshots,
+                "snapshot_pages": report.counters.snapshot_pages,
+                "snapshot_seconds": report.counters.snapshot_time.as_secs_f64(),
                 "seconds": report.elapsed.as_secs_f64(),
             })
         );

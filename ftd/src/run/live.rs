@@ -60,6 +60,10 @@ pub struct LiveCounters {
     pub epochs: u64,
     /// Snapshots taken because an input had waited too long.
     pub snapshots: u64,
+    /// Pages in all snapshots.
+    pub snapshot_pages: u64,
+    /// How long the guest stood still for them.
+    pub snapshot_time: Duration,
     /// Kicks that found nothing to do.
     pub idle_kicks: u64,
     /// The guest opened the time-stamp counter to its user space again.
@@ -71,9 +75,11 @@ pub struct Live<S> {
     pub(super) guest: Guest,
     pub(super) sink: S,
     pub(super) recorder: Option<Recorder>,
-    inbox: Arc<Inbox>,
+    pub(super) inbox: Arc<Inbox>,
     clock: VirtualClock,
-    options: LiveOptions,
+    pub(super) options: LiveOptions,
+    /// How long an input waits for an exit now: at least as long as the option says.
+    pub(super) patience: Duration,
     deadline_timer: KickTimer,
     armed_for: Option<u64>,
     /// Virtual time since when an interrupt has waited that has no window to land in.
@@ -105,6 +111,7 @@ impl<S: Sink> Live<S> {
             inbox,
             clock,
             options,
+            patience: options.patience,
             deadline_timer: KickTimer::new()?,
             armed_for: None,
             stranded_since: None,
@@ -265,7 +272,8 @@ impl<S: Sink> Live<S> {
                 self.guest.set_followed(true);
                 self.guest.mark_dirty(pages.iter());
                 self.snapshot()?;
-                self.inbox.set_patience(self.options.patience);
+                self.patience = self.options.patience;
+                self.inbox.set_patience(self.patience);
                 self.sink.clone_stopped(monotonic_ns() - stopped_at)?;
             }
             Order::EndLog => {
@@ -298,8 +306,7 @@ impl<S: Sink> Live<S> {
         let interrupt_late = self.interrupt_late(patience);
         let ordered = self.inbox.any() && !input_late;
         if input_late || timer_late || interrupt_late {
-            self.counters.snapshots += 1;
-            self.snapshot()?;
+            self.forced_snapshot()?;
             return Ok(true);
         }
         if ordered {

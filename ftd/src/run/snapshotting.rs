@@ -2,6 +2,7 @@
 //! of the design: registers, devices, and the pages dirtied since the last one).
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use replay::codec::PAGES_PER_EVENT;
 use replay::{EncodedEpoch, Page, Position, Recorder, Snapshot};
@@ -9,8 +10,36 @@ use vmm::guest::Guest;
 
 use super::RunError;
 use super::live::{Live, Sink};
+use crate::host::clock::monotonic_ns;
+
+/// The guest runs at least so many times as long as its snapshots take: an input that finds no exit
+/// waits for longer where snapshots are dear, so that they never cost more than a tenth.
+const RUN_PER_SNAPSHOT: u32 = 10;
+/// However dear they are, an input waits no longer than this.
+const PATIENCE_MAX: Duration = Duration::from_millis(250);
 
 impl<S: Sink> Live<S> {
+    /// Takes a snapshot because an input has waited too long, and sets by its cost how long the next
+    /// one waits.
+    pub(super) fn forced_snapshot(&mut self) -> Result<(), RunError> {
+        let begun = monotonic_ns();
+        let pages = self.counters.snapshot_pages;
+        self.snapshot()?;
+        let cost = Duration::from_nanos(monotonic_ns().saturating_sub(begun));
+        self.counters.snapshots += 1;
+        self.counters.snapshot_time += cost;
+        tracing::trace!(
+            pages = self.counters.snapshot_pages - pages,
+            ?cost,
+            "snapshot"
+        );
+        self.patience = (cost * RUN_PER_SNAPSHOT)
+            .min(PATIENCE_MAX)
+            .max(self.options.patience);
+        self.inbox.set_patience(self.patience);
+        Ok(())
+    }
+
     /// Puts a snapshot at the guest's position into the log and ends the epoch.
     pub(super) fn snapshot(&mut self) -> Result<(), RunError> {
         let Some(recorder) = &mut self.recorder else {
@@ -18,19 +47,20 @@ impl<S: Sink> Live<S> {
         };
         let sink = &mut self.sink;
         let counters = &mut self.counters;
-        snapshot(&mut self.guest, recorder, &mut |epoch| {
+        counters.snapshot_pages += snapshot(&mut self.guest, recorder, &mut |epoch| {
             counters.epochs += 1;
             sink.epoch(epoch)
-        })
+        })?;
+        Ok(())
     }
 }
 
-/// Records a snapshot of `guest`, in as many epochs as its pages need.
+/// Records a snapshot of `guest`, in as many epochs as its pages need. How many pages it has.
 fn snapshot(
     guest: &mut Guest,
     recorder: &mut Recorder,
     send: &mut dyn FnMut(EncodedEpoch) -> Result<(), RunError>,
-) -> Result<(), RunError> {
+) -> Result<u64, RunError> {
     let at = Position::Exit(guest.exits());
     // First the vCPU: settling it may still write to memory.
     let cpu = guest.save_cpu()?.encode()?;
@@ -40,7 +70,9 @@ fn snapshot(
     let digest = guest.digest();
     let mut chunk: Vec<Page> = Vec::new();
     let mut failed = None;
+    let mut pages = 0;
     guest.drain_dirty(|gfn, data| {
+        pages += 1;
         chunk.push(Page {
             gfn,
             data: data.to_vec(),
@@ -72,5 +104,6 @@ fn snapshot(
             pages: chunk,
         },
     )?;
-    send(recorder.close(at, digest)?)
+    send(recorder.close(at, digest)?)?;
+    Ok(pages)
 }

@@ -5,6 +5,7 @@
 //! `Input::Clock`; [`Guest::carry_out`]; take the machine's effects; apply inputs; again.
 
 mod hash;
+mod paging;
 mod snapshot;
 mod tsc_trap;
 

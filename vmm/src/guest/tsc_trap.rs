@@ -6,8 +6,8 @@
 
 use devices::GuestMemory;
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
-use vm_memory::{Bytes, GuestAddress};
 
+use super::paging;
 use crate::error::VmmError;
 use crate::kvm::Vcpu;
 
@@ -63,7 +63,7 @@ impl TscTrap {
             self.lost |= self.address.is_some();
             return Ok(());
         }
-        match gp_entry(vcpu, memory, &sregs) {
+        match gp_entry(memory, &sregs) {
             Some(entry) => self.restore(Some(entry), vcpu),
             None => Ok(()),
         }
@@ -79,9 +79,9 @@ impl TscTrap {
         if self.address != Some(pc) {
             return Ok(None);
         }
-        let regs = vcpu.regs();
+        let (regs, sregs) = (vcpu.regs(), vcpu.sregs()?);
         let mut frame = [0u8; 48];
-        if !read_virtual(vcpu, memory, regs.rsp, &mut frame) {
+        if !paging::read(memory, &sregs, regs.rsp, &mut frame) {
             return Ok(None);
         }
         let word = |i: usize| {
@@ -94,22 +94,19 @@ impl TscTrap {
             return Ok(None);
         }
         let mut code = [0u8; 3];
-        if !read_virtual(vcpu, memory, rip, &mut code[..2]) || code[0] != 0x0f {
+        if !paging::read(memory, &sregs, rip, &mut code[..2]) || code[0] != 0x0f {
             return Ok(None);
         }
         if code[1] == 0x01 {
-            read_virtual(vcpu, memory, rip.wrapping_add(2), &mut code[2..]);
+            paging::read(memory, &sregs, rip.wrapping_add(2), &mut code[2..]);
         }
         let aux = match code {
             [_, 0x31, _] => false,
             [_, 0x01, 0xf9] => true,
             _ => return Ok(None),
         };
-        let sregs = vcpu.sregs()?;
-        let (Some(cs), Some(ss)) = (
-            segment(vcpu, memory, &sregs, cs),
-            segment(vcpu, memory, &sregs, ss),
-        ) else {
+        let (Some(cs), Some(ss)) = (segment(memory, &sregs, cs), segment(memory, &sregs, ss))
+        else {
             return Ok(None);
         };
         Ok(Some(TrappedRdtsc {
@@ -169,12 +166,12 @@ impl TrappedRdtsc {
 }
 
 /// The handler of vector 13 in the IDT that is loaded, if it is a present 64-bit gate.
-fn gp_entry(vcpu: &Vcpu, memory: &GuestMemory, sregs: &kvm_sregs) -> Option<u64> {
+fn gp_entry(memory: &GuestMemory, sregs: &kvm_sregs) -> Option<u64> {
     if u64::from(sregs.idt.limit) < GP_VECTOR * 16 + 15 {
         return None;
     }
     let mut gate = [0u8; 16];
-    if !read_virtual(vcpu, memory, sregs.idt.base + GP_VECTOR * 16, &mut gate) {
+    if !paging::read(memory, sregs, sregs.idt.base + GP_VECTOR * 16, &mut gate) {
         return None;
     }
     let present_interrupt_or_trap_gate = gate[5] & 0x8e == 0x8e;
@@ -184,18 +181,13 @@ fn gp_entry(vcpu: &Vcpu, memory: &GuestMemory, sregs: &kvm_sregs) -> Option<u64>
 }
 
 /// A code or data segment as the GDT describes it (SDM vol. 3, 3.4.5).
-fn segment(
-    vcpu: &Vcpu,
-    memory: &GuestMemory,
-    sregs: &kvm_sregs,
-    selector: u64,
-) -> Option<kvm_segment> {
+fn segment(memory: &GuestMemory, sregs: &kvm_sregs, selector: u64) -> Option<kvm_segment> {
     let index = selector & 0xfff8;
     if selector & 4 != 0 || index + 7 > u64::from(sregs.gdt.limit) {
         return None;
     }
     let mut bytes = [0u8; 8];
-    if !read_virtual(vcpu, memory, sregs.gdt.base + index, &mut bytes) {
+    if !paging::read(memory, sregs, sregs.gdt.base + index, &mut bytes) {
         return None;
     }
     let descriptor = u64::from_le_bytes(bytes);
@@ -217,28 +209,4 @@ fn segment(
         unusable: 0,
         padding: 0,
     })
-}
-
-/// Reads guest-virtual memory through the page tables the vCPU has loaded.
-fn read_virtual(vcpu: &Vcpu, memory: &GuestMemory, address: u64, into: &mut [u8]) -> bool {
-    let mut done = 0;
-    while done < into.len() {
-        let at = address.wrapping_add(done as u64);
-        let Ok(found) = vcpu.fd().translate_gva(at) else {
-            return false;
-        };
-        if found.valid == 0 {
-            return false;
-        }
-        let in_page = (4096 - (at & 4095)) as usize;
-        let end = into.len().min(done + in_page);
-        if memory
-            .read_slice(&mut into[done..end], GuestAddress(found.physical_address))
-            .is_err()
-        {
-            return false;
-        }
-        done = end;
-    }
-    true
 }
