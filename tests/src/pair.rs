@@ -82,10 +82,15 @@ impl Pair {
 
     /// The same; `level` is that of [`start_saying`].
     pub fn primary_saying(&self, level: &str, kernel: &str, more: &[&str]) -> Side {
+        self.primary_named("primary", level, kernel, more)
+    }
+
+    /// The same, with files of its own: for a second start.
+    pub fn primary_named(&self, name: &str, level: &str, kernel: &str, more: &[&str]) -> Side {
         let address = format!("127.0.0.1:{}", self.port);
         let mut arguments = vec!["primary", "--kernel", kernel, "--listen", &address];
         arguments.extend(more);
-        self.side(level, "primary", &arguments)
+        self.side(level, name, &arguments)
     }
 
     /// Starts a backup.

@@ -8,13 +8,16 @@
 //! The answer always comes from the file, never from link's own result: over NFS a link that
 //! succeeded can report EEXIST, when the reply was lost and the request sent again.
 //!
+//! The winner's sign of life is a file of its own, written over again and again.
+//!
 //! A bidder that dies in between leaves a file beginning with a dot behind, which nobody reads.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{Arbiter, ArbiterError, ID_BYTES_MAX, Verdict};
+use super::{Arbiter, ArbiterError, ID_BYTES_MAX, Sign, Verdict};
 use crate::host::entropy;
 
 /// First line of a decision file; the winner's identifier is the second and last.
@@ -23,6 +26,10 @@ const MAGIC: &str = "ftd generation 1";
 const ATTEMPTS: u32 = 4;
 /// Longest encoded machine identifier in a file name, in bytes; longer ones are hashed.
 const NAME_BYTES_MAX: usize = 100;
+/// Size of a file with a sign of life.
+const SIGN_FILE_BYTES: usize = 1024;
+/// Old signs that are looked for, to be removed.
+const SIGNS_KEPT_MAX: u64 = 16;
 
 /// An arbiter in a directory.
 #[derive(Debug)]
@@ -31,6 +38,8 @@ pub struct DirectoryArbiter {
     /// Names of the machine's files begin with this.
     prefix: String,
     host_id: String,
+    /// The generation of the last sign written here, 0 for none.
+    signed: u64,
 }
 
 impl DirectoryArbiter {
@@ -43,6 +52,7 @@ impl DirectoryArbiter {
             directory: directory.to_owned(),
             prefix: format!("{}.generation-", encode(vm_id)),
             host_id: host_id.to_owned(),
+            signed: 0,
         };
         arbiter.current_generation()?;
         Ok(arbiter)
@@ -50,6 +60,19 @@ impl DirectoryArbiter {
 
     fn decision_path(&self, generation: u64) -> PathBuf {
         self.directory.join(format!("{}{generation}", self.prefix))
+    }
+
+    /// Its end keeps it from being taken for a decision.
+    fn sign_path(&self, generation: u64) -> PathBuf {
+        let name = format!("{}{generation}.sign", self.prefix);
+        self.directory.join(name)
+    }
+
+    /// Those of earlier winners, of which none is needed.
+    fn remove_signs_before(&self, generation: u64) {
+        for old in generation.saturating_sub(SIGNS_KEPT_MAX)..generation {
+            let _ = fs::remove_file(self.sign_path(old));
+        }
     }
 
     /// Who has the generation, if anyone.
@@ -146,6 +169,68 @@ impl Arbiter for DirectoryArbiter {
             path: self.directory.clone(),
             source: io::ErrorKind::NotFound.into(),
         })
+    }
+
+    fn is_superseded(&mut self, generation: u64) -> Result<bool, ArbiterError> {
+        let decided = |generation| {
+            let path = self.decision_path(generation);
+            match fs::symlink_metadata(&path) {
+                Ok(_) => Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                Err(error) => Err(ArbiterError::io("look at", path)(error)),
+            }
+        };
+        if decided(generation.saturating_add(1))? {
+            return Ok(true);
+        }
+        // The mount point without what was mounted there would know of no later generation either.
+        if !decided(generation)? {
+            return Err(ArbiterError::Corrupt {
+                path: self.decision_path(generation),
+                what: "it was won and is gone; is the file system still mounted?".to_owned(),
+            });
+        }
+        Ok(false)
+    }
+
+    fn sign(&mut self, sign: &Sign) -> Result<(), ArbiterError> {
+        let path = self.sign_path(sign.generation);
+        let failed = || ArbiterError::io("write", &path);
+        if self.signed != sign.generation {
+            self.remove_signs_before(sign.generation);
+            self.signed = sign.generation;
+        }
+        let mut text =
+            serde_json::to_string(sign).map_err(|error| failed()(io::Error::other(error)))?;
+        // Always as long, and so written over as a whole.
+        while text.len() + 1 < SIGN_FILE_BYTES {
+            text.push(' ');
+        }
+        text.push('\n');
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(failed())?;
+        file.write_all_at(text.as_bytes(), 0).map_err(failed())?;
+        // To the server, where the others look.
+        file.sync_data().map_err(failed())
+    }
+
+    fn sign_of(&mut self, generation: u64) -> Result<Option<Sign>, ArbiterError> {
+        let path = self.sign_path(generation);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(ArbiterError::io("open", path)(error)),
+        };
+        let mut text = Vec::new();
+        file.take(SIGN_FILE_BYTES as u64)
+            .read_to_end(&mut text)
+            .map_err(ArbiterError::io("read", &path))?;
+        let sign: Option<Sign> = serde_json::from_slice(&text).ok();
+        Ok(sign.filter(|sign| sign.generation == generation))
     }
 
     fn current_generation(&mut self) -> Result<u64, ArbiterError> {
@@ -273,6 +358,41 @@ mod tests {
             fs::write(dir.path().join(name), "").unwrap();
         }
         assert_eq!(east.current_generation().unwrap(), 3);
+    }
+
+    #[test]
+    fn signs_of_life_are_read_by_others_and_old_ones_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut east = arbiter(dir.path(), "vm", "east");
+        let mut west = arbiter(dir.path(), "vm", "west");
+        assert_eq!(east.sign_of(1).unwrap(), None);
+        west.test_and_set(1).unwrap();
+        assert!(!east.is_superseded(1).unwrap());
+        let mut sign = Sign::new("west", None, 300);
+        for beat in [1, 1_000_000, 2] {
+            (sign.generation, sign.beat) = (1, beat);
+            west.sign(&sign).unwrap();
+            assert_eq!(east.sign_of(1).unwrap(), Some(sign.clone()));
+        }
+        assert_eq!(
+            east.current_generation().unwrap(),
+            1,
+            "a sign is no decision"
+        );
+        east.test_and_set(2).unwrap();
+        assert!(west.is_superseded(1).unwrap() && !east.is_superseded(2).unwrap());
+        sign.generation = 2;
+        east.sign(&sign).unwrap();
+        assert_eq!(west.sign_of(2).unwrap(), Some(sign));
+        assert_eq!(west.sign_of(1).unwrap(), None);
+        // Another file system may be there now.
+        fs::rename(dir.path().join("vm.generation-2"), dir.path().join("away")).unwrap();
+        let error = west.is_superseded(2).unwrap_err().to_string();
+        assert!(error.contains("still mounted"), "{error}");
+        // One that is just being written.
+        let path = dir.path().join("vm.generation-2.sign");
+        fs::write(&path, "{\"generation\":2,").unwrap();
+        assert_eq!(west.sign_of(2).unwrap(), None);
     }
 
     #[test]

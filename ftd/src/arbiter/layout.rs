@@ -1,7 +1,8 @@
 //! Where things are on a shared device, and its header.
 //!
 //! ```text
-//! byte 0        header, one sector; the rest of the first 64 KiB is reserved
+//! byte 0        header, one sector
+//!      4096     signs of life, one sector a slot; the rest of the first 64 KiB is reserved
 //! byte 65536    generation 0, 16, 32, ...   slot 0: copy A, copy B; slot 1: copy A, ...
 //!      131072   generation 1, 17, 33, ...   the same
 //!      ...      (16 such rows, of 8 slots, of 2 copies, of 4096 bytes)
@@ -13,6 +14,8 @@ use super::{ID_BYTES_MAX, SLOTS};
 pub const SECTOR_BYTES: usize = 4096;
 /// Generations that are remembered: one this much older has lost its sectors to a later one.
 pub const GENERATIONS: u64 = 16;
+/// Where the signs of life begin, in bytes.
+const SIGNS_OFFSET: u64 = SECTOR_BYTES as u64;
 /// Where the rows of sectors begin, in bytes.
 pub const ROWS_OFFSET: u64 = 65_536;
 /// Size of one generation's row, in bytes.
@@ -26,6 +29,11 @@ const MAGIC: &[u8; 8] = b"ftdarea1";
 pub(super) const USED_BYTES: usize = 512;
 /// Where the checksum is: 16 bytes of BLAKE3 over everything before it.
 const CHECKSUM_OFFSET: usize = USED_BYTES - 16;
+
+/// Where a slot's sign of life is, in bytes.
+pub fn sign_offset(slot: usize) -> u64 {
+    SIGNS_OFFSET + (slot * SECTOR_BYTES) as u64
+}
 
 /// Where the row of `generation` begins, in bytes.
 pub fn row_offset(generation: u64) -> u64 {
@@ -89,6 +97,12 @@ impl Writer {
         self.at = end;
     }
 
+    /// Two length bytes and the bytes.
+    pub(super) fn put_bytes(&mut self, bytes: &[u8]) {
+        self.put(&(bytes.len() as u16).to_le_bytes());
+        self.put(bytes);
+    }
+
     /// A length byte and the text, cut at [`ID_BYTES_MAX`] (which `open` has checked).
     pub(super) fn put_text(&mut self, text: &str) {
         let text = &text.as_bytes()[..text.len().min(ID_BYTES_MAX)];
@@ -119,6 +133,13 @@ impl<'a> Reader<'a> {
         let (taken, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*taken)
+    }
+
+    pub(super) fn take_bytes(&mut self) -> Option<&'a [u8]> {
+        let len = u16::from_le_bytes(self.take()?);
+        let (bytes, rest) = self.0.split_at_checked(usize::from(len))?;
+        self.0 = rest;
+        Some(bytes)
     }
 
     pub(super) fn take_text(&mut self) -> Option<String> {
@@ -153,7 +174,9 @@ mod tests {
         for pair in offsets.windows(2) {
             assert!(pair[1] >= pair[0] + SECTOR_BYTES as u64);
         }
-        assert!(offsets[0] >= SECTOR_BYTES as u64);
+        assert!(sign_offset(0) >= SECTOR_BYTES as u64);
+        // The slots' locks lie at the end of the reserved part.
+        assert!(sign_offset(SLOTS) <= offsets[0] - SECTOR_BYTES as u64);
         assert_eq!(offsets[offsets.len() - 1] + SECTOR_BYTES as u64, AREA_BYTES);
         assert_eq!(row_offset(3), row_offset(3 + GENERATIONS));
     }

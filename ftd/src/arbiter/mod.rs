@@ -9,6 +9,9 @@
 //!   state machine without I/O, [`record`], what a sector holds, [`layout`], where the sectors are,
 //!   and [`format_device`], which prepares the device.
 //!
+//! [`sign`] has the winner say that it is still there, and [`vacancy`] keeps a guest from being
+//! started a second time.
+//!
 //! # Blocking
 //!
 //! Storage may hang, and then so does every call here, for as long as the kernel retries: NFS and
@@ -25,11 +28,14 @@ mod open;
 pub mod paxos;
 pub mod record;
 pub mod region;
+pub mod sign;
+pub mod vacancy;
 
 use std::io;
 use std::path::PathBuf;
 
 pub use open::{format_device, open};
+pub use sign::Sign;
 
 /// What became of a bid for a generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +64,27 @@ pub trait Arbiter: Send {
     /// # Errors
     /// [`ArbiterError`] if the storage can't be read.
     fn current_generation(&mut self) -> Result<u64, ArbiterError>;
+
+    /// Whether the generation after this one is known to be decided: this one's winner, if it is
+    /// still there, has lost the guest. Cheap, so that it can be asked again and again.
+    ///
+    /// # Errors
+    /// [`ArbiterError`] if the storage can't be read.
+    fn is_superseded(&mut self, generation: u64) -> Result<bool, ArbiterError>;
+
+    /// Writes a sign of life over this host's last one. To be called by the winner of its
+    /// generation alone.
+    ///
+    /// # Errors
+    /// [`ArbiterError`] if the storage can't be written.
+    fn sign(&mut self, sign: &Sign) -> Result<(), ArbiterError>;
+
+    /// The last sign of the generation's winner, if it can be read: one that is just being written
+    /// may be missing.
+    ///
+    /// # Errors
+    /// [`ArbiterError`] if the storage can't be read.
+    fn sign_of(&mut self, generation: u64) -> Result<Option<Sign>, ArbiterError>;
 }
 
 /// Number of slots on a device: hosts that can ever bid at the same time.

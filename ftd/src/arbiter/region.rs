@@ -6,13 +6,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::layout::{AREA_BYTES, GENERATIONS, Header, ROW_BYTES, SECTOR_BYTES, copy_offset};
-use super::layout::{ROWS_OFFSET, row_offset};
+use super::layout::{ROWS_OFFSET, Reader, Writer, row_offset, sign_offset};
 use super::paxos::{Action, Bid, Block, Outcome};
 use super::record::{Record, newest};
-use super::{Arbiter, ArbiterError, HostSlot, SLOTS, Verdict};
+use super::sign::SIGN_BYTES_MAX;
+use super::{Arbiter, ArbiterError, HostSlot, SLOTS, Sign, Verdict};
 use crate::host::entropy;
 use device::Device;
 
+const SIGN_MAGIC: &[u8; 8] = b"ftdsign1";
 /// How long other hosts may keep a bid from its end by outbidding it.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest time to wait before bidding again, in microseconds.
@@ -210,6 +212,36 @@ impl Arbiter for RegionArbiter {
                 by: "another host".to_owned(),
             }),
         }
+    }
+
+    fn is_superseded(&mut self, generation: u64) -> Result<bool, ArbiterError> {
+        let row = self.read_row(generation.saturating_add(1))?;
+        let newer = |record: &Record| record.block.decided && record.block.generation > generation;
+        Ok(row.records.iter().flatten().any(newer))
+    }
+
+    fn sign(&mut self, sign: &Sign) -> Result<(), ArbiterError> {
+        let bytes = postcard::to_allocvec(sign).unwrap_or_default();
+        if bytes.len() > SIGN_BYTES_MAX {
+            return Err(self.corrupt("a sign of life is too long for a sector"));
+        }
+        let mut writer = Writer::new(SIGN_MAGIC);
+        writer.put(&self.header.area_id);
+        writer.put_bytes(&bytes);
+        let offset = sign_offset(self.slot.index());
+        self.device.write(offset, &writer.finish())
+    }
+
+    fn sign_of(&mut self, generation: u64) -> Result<Option<Sign>, ArbiterError> {
+        let bytes = self.device.read(sign_offset(0), SLOTS * SECTOR_BYTES)?;
+        let signs = bytes.chunks_exact(SECTOR_BYTES).filter_map(|sector| {
+            let mut reader = Reader::new(SIGN_MAGIC, sector)?;
+            let ours = reader.take::<16>()? == self.header.area_id;
+            let sign: Sign = postcard::from_bytes(reader.take_bytes()?).ok()?;
+            (ours && sign.generation == generation).then_some(sign)
+        });
+        // A host may have been given another slot and left an old one behind.
+        Ok(signs.max_by_key(|sign| sign.beat))
     }
 
     fn current_generation(&mut self) -> Result<u64, ArbiterError> {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -9,7 +10,7 @@ use replay::EpochPolicy;
 use replay::protocol::{Config, DiskFacts, Facts, Start};
 
 use super::GuestOptions;
-use crate::arbiter::{self, HostSlot};
+use crate::arbiter::{self, Arbiter, HostSlot, vacancy};
 use crate::daemon::pair::PairOptions;
 use crate::host::entropy;
 use crate::run::live::LiveOptions;
@@ -25,8 +26,8 @@ pub struct PairArgs {
     /// Name of the virtual machine; the same on both hosts.
     #[arg(long, value_name = "NAME", default_value = "vm")]
     pub vm: String,
-    /// This host's slot (0 to 7) on a shared device; each host needs its own [default: 0 for a
-    /// primary, 1 for a backup].
+    /// This host's slot (0 to 7) on a shared device. Each host needs its own, and keeps it whatever
+    /// side it starts as.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=7))]
     pub slot: Option<u8>,
     /// Take the other host for lost after so much silence, in milliseconds.
@@ -56,16 +57,12 @@ impl PairArgs {
         let host = nix::unistd::gethostname()
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_else(|_| "host".to_owned());
-        let Some(slot) = HostSlot::new(self.slot.unwrap_or(u8::from(!as_primary))) else {
-            bail!("--slot must be from 0 to 7");
-        };
+        let slot = self.host_slot()?;
         // A daemon that is started again is another bidder: it has no copy of the guest.
         let bidder = format!("{host}-{:08x}", entropy::random_u64()? as u32);
         let mut arbiter = arbiter::open(&self.shared, &self.vm, &bidder, slot)?;
         let start = if as_primary {
-            let generation = arbiter
-                .current_generation()
-                .with_context(|| format!("cannot ask {}", self.shared.display()))?;
+            let generation = self.wait_until_vacant(arbiter.as_mut())?;
             Start::Primary { generation }
         } else {
             Start::Backup
@@ -85,6 +82,41 @@ impl PairArgs {
                 wait_for_log: wait_for_backup,
             },
         })
+    }
+
+    /// A directory needs none. On a device two hosts in one slot would break the test-and-set, and a
+    /// host changes sides: so there is no default.
+    fn host_slot(&self) -> Result<HostSlot> {
+        let number = match self.slot {
+            Some(number) => number,
+            None if self.shared.is_dir() => 0,
+            None => bail!(
+                "{} is no directory, so give --slot: a number from 0 to 7 that is this host's alone",
+                self.shared.display()
+            ),
+        };
+        match HostSlot::new(number) {
+            Some(slot) => Ok(slot),
+            None => bail!("--slot must be from 0 to 7"),
+        }
+    }
+
+    /// Makes sure that nobody has the guest; the last generation.
+    fn wait_until_vacant(&self, arbiter: &mut dyn Arbiter) -> Result<u64> {
+        let start = Instant::now();
+        let mut told = false;
+        let generation = vacancy::wait_until_vacant(arbiter, |step, patience| {
+            if !std::mem::replace(&mut told, true) {
+                tracing::info!(
+                    "the guest ran before; looking at {} for {:.0} s whether it still does",
+                    self.shared.display(),
+                    patience.as_secs_f64()
+                );
+            }
+            std::thread::sleep(step);
+            start.elapsed()
+        })?;
+        Ok(generation)
     }
 }
 

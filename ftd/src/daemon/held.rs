@@ -12,6 +12,7 @@ pub struct Held {
     bytes: usize,
     holding_from: Option<Epoch>,
     released: Epoch,
+    suspended: bool,
 }
 
 impl Held {
@@ -31,6 +32,11 @@ impl Held {
         self.holding_from = None;
     }
 
+    /// Nothing goes out at all while it is suspended.
+    pub fn suspend(&mut self, suspended: bool) {
+        self.suspended = suspended;
+    }
+
     /// Adds an output that belongs to epoch `after` (0: made while nobody logged).
     pub fn push(&mut self, after: Epoch, effect: Effect) {
         self.bytes += size(&effect);
@@ -40,6 +46,9 @@ impl Held {
     /// The next output that may go out, in order.
     pub fn next_free(&mut self) -> Option<Effect> {
         let (after, _) = self.outputs.front()?;
+        if self.suspended {
+            return None;
+        }
         if self
             .holding_from
             .is_some_and(|from| *after >= from && *after > self.released)
@@ -108,7 +117,10 @@ mod tests {
         assert_eq!(held.next_free(), Some(frame(2)));
         assert_eq!(held.next_free(), None);
         assert_eq!((held.len(), held.bytes()), (1, 1));
+        held.suspend(true);
         held.release_all();
+        assert_eq!(held.next_free(), None);
+        held.suspend(false);
         assert_eq!(held.next_free(), Some(frame(3)));
         assert!(held.is_empty());
     }

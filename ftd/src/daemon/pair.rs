@@ -4,6 +4,7 @@
 //! * [`channel`]: the connections of the logging channel.
 //! * [`copy`]: the copy of the guest on this side.
 //! * [`ending`]: how a side ends.
+//! * [`holding`]: having the guest: signs of life on the shared storage.
 //! * [`notes`]: what the operator and the journal are told.
 //! * [`outgoing`]: what the other threads hand to the loop.
 
@@ -11,6 +12,7 @@ mod actions;
 mod channel;
 mod copy;
 mod ending;
+mod holding;
 mod notes;
 mod outgoing;
 
@@ -30,12 +32,13 @@ use serde_json::json;
 use vmm::guest::Guest;
 
 use self::copy::{Copies, Copy};
+use self::holding::Holding;
 use super::asker::Asker;
 use super::clone::{Cloning, Precopied};
 use super::held::Held;
 use super::journal::Journal;
 use super::links::Links;
-use crate::arbiter::Arbiter;
+use crate::arbiter::{Arbiter, Sign};
 use crate::cli::GuestOptions;
 use crate::host::clock::monotonic_ns;
 use crate::outside::backends::Backends;
@@ -86,11 +89,14 @@ pub struct Pair {
     backends: Backends,
     held: Held,
     asker: Asker,
+    holding: Holding,
     journal: Journal,
     shell: Shell,
     guest_mac: [u8; 6],
     copies: Copies,
     ram: Option<vmm::kvm::DirtyRam>,
+    /// To be cloned to as soon as the shared storage knows of it.
+    clone_waiting: Option<PeerId>,
     cloning: Option<(PeerId, Cloning)>,
     precopied: Option<Precopied>,
     log_from: Vec<SocketAddr>,
@@ -145,6 +151,8 @@ impl Pair {
             "started",
             json!({"role": role, "clock": shell.clock.name(), "host_kvm": host_kvm()}),
         );
+        let listen = options.listen.map(|address| address.to_string());
+        let sign = Sign::new(&options.core.host, listen, options.core.detect_ms);
         let asker = Asker::start(options.arbiter, Arc::clone(&outbox))?;
         Ok(Pair {
             links: Links::new(FIRST_LINK),
@@ -152,10 +160,12 @@ impl Pair {
             actions: Vec::new(),
             held: Held::default(),
             asker,
+            holding: Holding::new(sign),
             journal,
             guest_mac: guest_options.mac.0,
             ram: guest.as_ref().map(Guest::dirty_ram),
             copies: Copies::new(guest.map_or(Copy::None, |guest| Copy::Booted(Box::new(guest)))),
+            clone_waiting: None,
             cloning: None,
             precopied: None,
             log_from: options.log_from,
@@ -216,6 +226,7 @@ impl Pair {
                 self.tell(Event::Tick)?;
             }
             self.redial();
+            self.check_lease();
             self.outbox
                 .clog(self.links.backlog_bytes_max() > BACKLOG_BYTES_MAX);
         }

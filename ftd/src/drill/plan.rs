@@ -110,6 +110,11 @@ impl Daemon {
         }
         argv.extend(["--image".into(), path(&self.image)]);
         argv.extend(["--shared".into(), path(&self.shared)]);
+        let slot = match self.role {
+            Role::Primary => "0",
+            Role::Backup => "1",
+        };
+        argv.extend(["--slot".into(), slot.into()]);
         argv.extend(["--bridge".into(), self.bridge.clone()]);
         argv.extend(["--memory".into(), self.memory_mib.to_string()]);
         argv.extend(["--events".into(), path(&self.events)]);

@@ -44,6 +44,18 @@ pub enum Outgoing {
         /// Its answer.
         answer: ArbiterAnswer,
     },
+    /// This host's sign of life is on the shared storage.
+    Signed {
+        /// When writing it began, by this host's monotonic clock.
+        begun_ns: u64,
+        /// Whether it said that another host has a copy of the guest, or is being given one.
+        may_pass: bool,
+    },
+    /// Another host has won a generation after this one's.
+    Superseded {
+        /// Which.
+        generation: u64,
+    },
     /// A replaying guest has become the live one and makes effects of its own from here on.
     Live(Box<WentLive>),
     /// An epoch was executed by a replaying guest.

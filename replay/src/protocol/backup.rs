@@ -112,6 +112,7 @@ impl Backup {
             | Event::CloneReady { .. }
             | Event::CloneFailed { .. }
             | Event::GuestEnded { .. }
+            | Event::Superseded { .. }
             | Event::Stop
             | Event::Failed { .. } => {}
         }

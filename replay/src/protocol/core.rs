@@ -266,6 +266,7 @@ impl Core {
                 bye(state.link(), ByeReason::Failed, out);
                 State::halt(HaltReason::Failed(why), out)
             }
+            (state, Event::Superseded { generation }) => superseded(state, generation, shared, out),
             (State::Starting(starting), event) => starting.on(event, shared, out),
             (State::Joining(joining), event) => joining.on(event, shared, out),
             (State::Backup(backup), event) => backup.on(event, shared, out),
@@ -423,6 +424,26 @@ impl Core {
             _ => Err(RejectReason::HasBackup),
         }
     }
+}
+
+/// A later generation was seen at the arbiter. A live copy that has not bid for it is one too many;
+/// one that has may have won it without having heard so, and asks on. Others have nothing to lose.
+fn superseded(
+    state: State,
+    generation: Generation,
+    shared: &Shared,
+    out: &mut Vec<Action>,
+) -> State {
+    let lost = match &state {
+        State::Alone(_) => true,
+        State::Primary(primary) => primary.ask.is_none(),
+        _ => false,
+    };
+    if !lost || generation <= shared.generation {
+        return state;
+    }
+    let by = "another host".to_owned();
+    State::halt(HaltReason::Lost { generation, by }, out)
 }
 
 /// Ends a connection that broke the protocol.

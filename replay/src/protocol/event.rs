@@ -91,6 +91,12 @@ pub enum Event {
         /// The answer.
         answer: ArbiterAnswer,
     },
+    /// The arbiter holds a later generation than this live copy's: found out without a bid. An
+    /// answer to a bid that was given before must have been told before.
+    Superseded {
+        /// The generation that it holds.
+        generation: Generation,
+    },
     /// The live guest ended by itself, and its last outputs (the power-off itself is one) are
     /// released.
     GuestEnded {

@@ -66,6 +66,7 @@ fn in_a_storm_nothing_is_lost_and_never_two_are_live() {
     ] {
         assert!(count >= seeds / 100, "{stats:?}");
     }
+    assert!(stats.superseded >= seeds / 300, "{stats:?}");
 }
 
 #[test]

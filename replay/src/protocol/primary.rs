@@ -101,6 +101,7 @@ impl Alone {
             | Event::Verified { .. }
             | Event::Diverged { .. }
             | Event::Arbiter { .. }
+            | Event::Superseded { .. }
             | Event::Stop
             | Event::Failed { .. } => {}
         }
@@ -197,6 +198,7 @@ impl Primary {
             | Event::Verified { .. }
             | Event::Diverged { .. }
             | Event::CloneFailed { .. }
+            | Event::Superseded { .. }
             | Event::Stop
             | Event::Failed { .. } => {}
         }

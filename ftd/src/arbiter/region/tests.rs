@@ -201,3 +201,33 @@ fn formatting_refuses_what_is_not_empty() {
     assert!(refused(format(dir.path(), "vm", false)).contains("is no block device or file"));
     assert!(refused(format(&dir.path().join("none"), "vm", false)).contains("does not exist"));
 }
+
+#[test]
+fn signs_of_life_are_read_by_others_until_they_are_written_over() {
+    let Some((_dir, path)) = area() else { return };
+    let (mut east, mut west) = (open(&path, "east", 0), open(&path, "west", 1));
+    assert_eq!(east.sign_of(1).unwrap(), None);
+    assert_eq!(west.test_and_set(1).unwrap(), Verdict::Won);
+    assert!(!east.is_superseded(1).unwrap());
+    let mut sign = Sign::new("west", Some("192.0.2.1:7777".to_owned()), 300);
+    for beat in 1..4 {
+        (sign.generation, sign.beat) = (1, beat);
+        west.sign(&sign).unwrap();
+        assert_eq!(east.sign_of(1).unwrap(), Some(sign.clone()));
+    }
+    assert_eq!(
+        east.sign_of(2).unwrap(),
+        None,
+        "it is of another generation"
+    );
+    assert_eq!(east.test_and_set(2).unwrap(), Verdict::Won);
+    assert!(west.is_superseded(1).unwrap() && !east.is_superseded(2).unwrap());
+    // What was half written, or is of another area, is none.
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[0xee; 100], 4096 + 4096 + 40).unwrap();
+    file.sync_all().unwrap();
+    assert_eq!(east.sign_of(1).unwrap(), None);
+    drop((east, west));
+    format(&path, "vm", true).unwrap();
+    assert_eq!(open(&path, "east", 0).sign_of(1).unwrap(), None);
+}

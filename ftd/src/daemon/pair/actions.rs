@@ -27,8 +27,9 @@ impl Pair {
                 self.links.close(self.poll.registry(), peer);
             }
             Action::Connect => self.dial_at = Some(monotonic_ns()),
-            Action::StartClone { peer } => self.start_clone(peer)?,
+            Action::StartClone { peer } => self.start_clone(peer),
             Action::StopClone { peer } => {
+                self.clone_waiting = None;
                 if let Some((_, cloning)) = self.cloning.take_if(|(to, _)| *to == peer) {
                     cloning.give_up();
                 }
@@ -41,7 +42,8 @@ impl Pair {
             }
             Action::ReleaseOutputs { through } => self.held.release(through),
             Action::GoAlone { generation } => self.go_alone(generation)?,
-            Action::GoLive { .. } => {
+            Action::GoLive { generation } => {
+                self.hold_guest(generation);
                 if let Copy::Following { queue, thread } = self.copies.take() {
                     self.held = Held::default();
                     queue.end(Ending::GoLive);
@@ -76,6 +78,7 @@ impl Pair {
 
     fn go_alone(&mut self, generation: u64) -> Result<()> {
         self.held.release_all();
+        self.hold_guest(generation);
         match self.copies.take() {
             Copy::Booted(guest) => {
                 self.copies.current = Copy::Live {
@@ -97,7 +100,14 @@ impl Pair {
         Ok(())
     }
 
-    fn start_clone(&mut self, peer: PeerId) -> Result<()> {
+    /// Once the joiner can take over, whoever starts a primary must know that somebody may: so the
+    /// shared storage is told first.
+    fn start_clone(&mut self, peer: PeerId) {
+        self.clone_waiting = Some(peer);
+        self.may_pass(true);
+    }
+
+    pub(super) fn begin_clone(&mut self, peer: PeerId) -> Result<()> {
         let first = self.core.status().epoch + 1;
         self.join_started_at = Some(monotonic_ns());
         self.journal

@@ -60,6 +60,7 @@ impl Pair {
             tracing::warn!("the guest's vCPU did not stop within {} s", JOIN.as_secs());
         }
         self.backends.finish();
+        self.sign_off(&why);
         tracing::info!("this side ends: {why}");
         match why {
             HaltReason::Stopped | HaltReason::GuestEnded(_) => Ok(()),

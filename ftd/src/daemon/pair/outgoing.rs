@@ -51,6 +51,10 @@ impl Pair {
                 Outgoing::Arbiter { asked, answer } => {
                     self.tell(Event::Arbiter { asked, answer })?;
                 }
+                Outgoing::Signed { begun_ns, may_pass } => self.signed(begun_ns, may_pass)?,
+                Outgoing::Superseded { generation } => {
+                    self.tell(Event::Superseded { generation })?;
+                }
                 Outgoing::Live(went) => self.went_live(*went)?,
                 Outgoing::Ended { copy } => self.guest_thread_ended(copy)?,
             }

@@ -7,7 +7,7 @@ use replay::EpochPolicy;
 use replay::protocol::{ArbiterAnswer, Facts, Start};
 
 use super::*;
-use crate::arbiter::{ArbiterError, Verdict};
+use crate::arbiter::{ArbiterError, Sign, Verdict};
 use crate::setup::DisksAre;
 
 /// Says nothing: the tests answer themselves.
@@ -16,6 +16,18 @@ struct Mute;
 impl Arbiter for Mute {
     fn test_and_set(&mut self, generation: u64) -> Result<Verdict, ArbiterError> {
         Err(ArbiterError::TimedOut { generation, ms: 0 })
+    }
+
+    fn is_superseded(&mut self, _generation: u64) -> Result<bool, ArbiterError> {
+        Ok(false)
+    }
+
+    fn sign(&mut self, _sign: &Sign) -> Result<(), ArbiterError> {
+        Ok(())
+    }
+
+    fn sign_of(&mut self, _generation: u64) -> Result<Option<Sign>, ArbiterError> {
+        Ok(None)
     }
 
     fn current_generation(&mut self) -> Result<u64, ArbiterError> {

@@ -49,6 +49,19 @@ impl World {
         );
     }
 
+    /// A host looks for a later generation than its own, and hears of it in time or not.
+    pub(super) fn look(&mut self, node: usize, run: u64) {
+        if !self.is(node, run) {
+            return;
+        }
+        self.after(100 * MS, 500 * MS, Step::Look(node, run));
+        let (held, _) = self.arbiter;
+        let away = self.now < self.arbiter_away_until;
+        if !away && held > self.nodes[node].core.generation() {
+            self.after(0, 50 * MS, Step::Superseded(node, run, held));
+        }
+    }
+
     pub(super) fn fault(&mut self) -> Checked {
         let protected =
             |node: &Node| node.core.role() == Role::Primary && node.core.status().protected;

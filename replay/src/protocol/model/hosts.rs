@@ -24,6 +24,7 @@ impl World {
         host.dialling = false;
         host.wake_at = self.now;
         self.at(self.now, Step::Wake(node, run));
+        self.after(MS, 500 * MS, Step::Look(node, run));
     }
 
     pub(super) fn die(&mut self, node: usize, sends_fin: bool) {

@@ -20,6 +20,7 @@ pub(super) struct Stats {
     pub(super) divergences: u64,
     pub(super) left_in_order: u64,
     pub(super) stopped_guests: u64,
+    pub(super) superseded: u64,
 }
 
 impl Stats {
@@ -42,6 +43,7 @@ impl Stats {
             divergences,
             left_in_order,
             stopped_guests,
+            superseded,
         } = other;
         self.steps += steps;
         self.ended_protected += ended_protected;
@@ -60,5 +62,6 @@ impl Stats {
         self.divergences += divergences;
         self.left_in_order += left_in_order;
         self.stopped_guests += stopped_guests;
+        self.superseded += superseded;
     }
 }

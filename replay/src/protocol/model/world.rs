@@ -84,6 +84,9 @@ pub(super) enum Step {
         peer: PeerId,
         left: u32,
     },
+    /// A host looks whether it is superseded.
+    Look(usize, u64),
+    Superseded(usize, u64, Generation),
     Dial(usize, u64),
     Fault,
     Restart(usize),
@@ -287,6 +290,13 @@ impl World {
                 left,
             } => {
                 return self.clone_step(node, serial, peer, left);
+            }
+            Step::Look(node, run) => self.look(node, run),
+            Step::Superseded(node, run, generation) => {
+                if self.is(node, run) {
+                    self.feed(node, Event::Superseded { generation })?;
+                    self.stats.superseded += u64::from(!self.is(node, run));
+                }
             }
             Step::Dial(node, run) => return self.dial(node, run),
             Step::Fault => return self.fault(),

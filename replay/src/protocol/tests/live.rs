@@ -212,3 +212,27 @@ fn a_stopped_primary_hands_over_and_a_stopped_backup_leaves() {
     let actions = side.says(Message::Bye { reason });
     assert_eq!(actions[1], Action::AskArbiter { generation: 5 });
 }
+
+#[test]
+fn a_live_copy_that_another_host_has_superseded_ends() {
+    let later = |generation| Event::Superseded { generation };
+    let halt = Action::Halt {
+        why: HaltReason::Lost {
+            generation: 5,
+            by: "another host".to_owned(),
+        },
+    };
+    for mut side in [Side::alone(), Side::primary()] {
+        assert_eq!(side.on(later(4)), [], "its own generation");
+        assert_eq!(side.on(later(5)), std::slice::from_ref(&halt));
+    }
+    // It has bid for that itself, and may have won: the answer tells.
+    let mut side = Side::primary();
+    assert_eq!(side.closed(), [Action::AskArbiter { generation: 5 }]);
+    assert_eq!(side.on(later(5)), []);
+    let actions = side.answer(5, ArbiterAnswer::Won);
+    assert_eq!(actions, [Action::GoAlone { generation: 5 }]);
+    // Nothing is live here.
+    assert_eq!(Side::backup().on(later(9)), []);
+    assert_eq!(Side::cloning().on(later(9)), []);
+}

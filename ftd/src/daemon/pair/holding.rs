@@ -1,0 +1,111 @@
+//! Having the guest: signs of life on the shared storage, and what a host must not do without.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use replay::protocol::{HaltReason, Role};
+use serde_json::json;
+
+use super::Pair;
+use crate::arbiter::Sign;
+use crate::arbiter::vacancy::LEASE;
+use crate::host::clock::monotonic_ns;
+
+/// How long the last sign may take to be written.
+const LAST_SIGN: Duration = Duration::from_millis(500);
+
+/// Whether this host has the guest, and how lately the shared storage knows of it.
+#[derive(Debug)]
+pub(super) struct Holding {
+    sign: Sign,
+    /// The guest is live here.
+    live: bool,
+    /// When the last sign was written, by the monotonic clock.
+    signed_at: u64,
+    /// Outputs wait for the storage.
+    suspended: bool,
+}
+
+impl Holding {
+    /// Of a host that signs like this, and does not have the guest yet.
+    pub(super) fn new(sign: Sign) -> Holding {
+        Holding {
+            sign,
+            live: false,
+            signed_at: 0,
+            suspended: false,
+        }
+    }
+}
+
+impl Pair {
+    /// The guest is live here: `generation` was won.
+    pub(super) fn hold_guest(&mut self, generation: u64) {
+        let Holding {
+            sign,
+            live,
+            signed_at,
+            ..
+        } = &mut self.holding;
+        if sign.generation != generation {
+            // Winning it was as good as a sign.
+            *signed_at = monotonic_ns();
+        }
+        sign.generation = generation;
+        *live = true;
+        self.may_pass(false);
+    }
+
+    /// Whether another host has a copy of the guest, or is being given one.
+    pub(super) fn may_pass(&mut self, may: bool) {
+        self.holding.sign.may_pass = may;
+        self.asker.sign(self.holding.sign.clone());
+    }
+
+    /// A sign is on the storage.
+    pub(super) fn signed(&mut self, begun_ns: u64, may_pass: bool) -> Result<()> {
+        self.holding.signed_at = begun_ns;
+        if std::mem::take(&mut self.holding.suspended) {
+            self.held.suspend(false);
+            self.journal.event("storage_back", json!({}));
+            tracing::info!("the shared storage is back, outputs go out again");
+            self.let_out()?;
+        }
+        if may_pass && let Some(peer) = self.clone_waiting.take() {
+            self.begin_clone(peer)?;
+        }
+        Ok(())
+    }
+
+    /// Without a backup and without the storage nobody would know that the guest is live here, and
+    /// another host may soon start it.
+    pub(super) fn check_lease(&mut self) {
+        let silent_ns = monotonic_ns().saturating_sub(self.holding.signed_at);
+        let alone = self.holding.live && self.core.role() == Role::Alone;
+        if alone && !self.holding.suspended && u128::from(silent_ns) > LEASE.as_nanos() {
+            self.holding.suspended = true;
+            self.held.suspend(true);
+            self.journal
+                .event("storage_lost", json!({"silent_ms": silent_ns as f64 / 1e6}));
+            tracing::warn!(
+                "the shared storage takes no sign of life: nothing goes out until it does, since \
+                 another host may start the guest"
+            );
+        }
+    }
+
+    /// The last sign of a side that ends in order, and has finished with its disks.
+    pub(super) fn sign_off(&mut self, why: &HaltReason) {
+        let lost = matches!(why, HaltReason::Lost { .. });
+        if self.holding.live && !lost {
+            let over = matches!(why, HaltReason::GuestEnded(_));
+            let sign = &mut self.holding.sign;
+            sign.ended = true;
+            sign.may_pass &= !over;
+            self.asker.sign(sign.clone());
+        }
+        if !self.asker.finish(LAST_SIGN) {
+            tracing::debug!("the shared storage is slow: it may not know of this side's end");
+        }
+    }
+}
