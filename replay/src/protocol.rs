@@ -28,8 +28,8 @@
 //!    the arbiter for the next generation; it wins, lets all outputs out, and goes on unprotected.
 //!    An arbiter that can't be reached is asked again and again; meanwhile nothing goes out.
 //! 4. The backup leaves in order, which is its promise not to go live: no arbiter is needed.
-//! 5. The primary loses at the arbiter: the backup is live, so this side ends, and what it held is
-//!    never let out. (Every role ends, too, when the operator stops it or the guest ends.)
+//! 5. The primary loses at the arbiter, or sees a later generation there: the backup is live, so this
+//!    side ends, and what it held is never let out. (Every role ends, too, when the operator stops it or the guest ends.)
 //! 6. The clone is whole and its first epoch executed: this side can take over, and says so by its
 //!    first acknowledgement. Before that it never goes live, whatever happens to the primary.
 //! 7. The primary is lost, and this side wins the next generation: it executes all that it has
