@@ -1,5 +1,6 @@
 //! From options to a guest that can be entered: disks, boot files, CPU model, RAM, registers.
 
+mod cmdline;
 mod tsc;
 
 use std::path::{Path, PathBuf};
@@ -243,8 +244,12 @@ impl Shell {
                 return Err(UsageError("nothing to boot: give --image, or --kernel").into());
             }
         };
-        if let Some(cmdline) = &options.cmdline {
-            files.cmdline.clone_from(cmdline);
+        match &options.cmdline {
+            Some(cmdline) => files.cmdline.clone_from(cmdline),
+            None if boot::kernel::is_bzimage(&files.kernel) => {
+                files.cmdline = cmdline::with_cheaper_options(&files.cmdline);
+            }
+            None => {}
         }
         Ok(files)
     }
