@@ -9,6 +9,8 @@
 pub enum Treatment {
     /// A value of the virtual clock: the read is a log entry.
     Clock,
+    /// It belongs to a device model, which KVM would otherwise stand in for.
+    Machine,
     /// #GP, as on a CPU that lacks it.
     Fault,
 }
@@ -44,7 +46,7 @@ const fn range(
     }
 }
 
-use Treatment::{Clock, Fault};
+use Treatment::{Clock, Fault, Machine};
 
 /// Every MSR that must exit to user space or fault (SDM vol. 4; APM vol. 2, appendix A).
 pub const CLOSED: &[MsrRange] = &[
@@ -54,6 +56,13 @@ pub const CLOSED: &[MsrRange] = &[
         Clock,
         "IA32_TIME_STAMP_COUNTER",
         "the host's clock",
+    ),
+    range(
+        0x1b,
+        1,
+        Machine,
+        "IA32_APIC_BASE",
+        "the local APIC is the machine's, and so is whether it is on",
     ),
     range(0x3a, 1, Fault, "IA32_FEATURE_CONTROL", "VMX is hidden"),
     range(0x3b, 1, Fault, "IA32_TSC_ADJUST", "shifts the host's clock"),
