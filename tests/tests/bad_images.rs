@@ -219,6 +219,10 @@ fn places_that_cannot_be_written() {
         &["/no/such/directory", "does not exist"],
     );
     refused(
+        &["primary", "--console", "none", "--shared", "/dev/null"],
+        &["/dev/null is no directory", "--slot"],
+    );
+    refused(
         &["run", "--console", "none", "--bridge", "no-such-bridge"],
         &["no-such-bridge", "does not exist"],
     );

@@ -89,7 +89,8 @@ impl PairArgs {
     fn host_slot(&self) -> Result<HostSlot> {
         let number = match self.slot {
             Some(number) => number,
-            None if self.shared.is_dir() => 0,
+            // The arbiter says what is wrong with a path that leads nowhere.
+            None if self.shared.is_dir() || !self.shared.exists() => 0,
             None => bail!(
                 "{} is no directory, so give --slot: a number from 0 to 7 that is this host's alone",
                 self.shared.display()
