@@ -137,6 +137,8 @@ impl Shell {
             Some(model) => model,
             None => CpuModel::for_host(&supported)?,
         };
+        // A backup makes its guest only when the primary's comes.
+        cpu_model::cpuid(cpu_model, &supported)?;
         Ok(Shell {
             kvm,
             cpu_model,

@@ -110,6 +110,20 @@ fn a_cpu_model_that_the_host_lacks() {
             let words = [model, "does not offer", "ftd doctor"];
             ended.failed_with(1, &words);
             refused += 1;
+            // A backup says so before it has a primary.
+            let shared = tempfile::tempdir().unwrap();
+            ftd([
+                "backup",
+                "--log-from",
+                "127.0.0.1:1",
+                "--console",
+                "none",
+                "--cpu",
+                model,
+                "--shared",
+                &text(shared.path()),
+            ])
+            .failed_with(1, &words);
         }
     }
     assert!(refused < 4, "no model fits, and yet there is a default");
@@ -158,6 +172,7 @@ fn doctor_describes_each_check() {
         );
         assert_eq!(text("advice").is_empty(), text("status") == "ok", "{check}");
     }
+    assert!(report["host"]["kernel"].is_string());
     let people = ftd(["doctor"]);
     for check in checks {
         let name = check["name"].as_str().unwrap();

@@ -1,7 +1,8 @@
-//! Checks of the host beside its KVM, and the host in a line.
+//! Checks of the host beside its KVM, and the host itself.
 
-use std::path::Path;
+use std::fmt;
 
+use serde_json::{Value, json};
 use vmm::probe::Finding;
 use vmm::probe::processor::Processor;
 
@@ -60,21 +61,67 @@ fn huge_page_setting(setting: &str) -> Finding {
     }
 }
 
-/// The host in a line.
-pub fn describe(processor: Option<&Processor>) -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let mut parts = vec![
-        read("/proc/sys/kernel/hostname").trim().to_owned(),
-        format!("Linux {}", read("/proc/sys/kernel/osrelease").trim()),
-    ];
-    if let Some(processor) = processor {
-        parts.push(processor.to_string());
+/// What a host is known by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Its name.
+    pub name: String,
+    /// Release of its kernel.
+    pub kernel: String,
+    /// Its CPU, if KVM tells.
+    pub processor: Option<Processor>,
+    /// Module of its KVM, if one is loaded.
+    pub kvm_module: Option<String>,
+}
+
+impl Host {
+    /// This one.
+    pub fn this(processor: Option<Processor>) -> Host {
+        let read = |path: &str| {
+            std::fs::read_to_string(path)
+                .map(|text| text.trim().to_owned())
+                .unwrap_or_default()
+        };
+        Host {
+            name: read("/proc/sys/kernel/hostname"),
+            kernel: read("/proc/sys/kernel/osrelease"),
+            processor,
+            kvm_module: Some(host_kvm()).filter(|module| module != "unknown"),
+        }
     }
-    parts.push(match host_kvm().as_str() {
-        "unknown" if !Path::new("/sys/module/kvm").exists() => "no KVM module".to_owned(),
-        module => format!("KVM module {module}"),
-    });
-    parts.join("; ")
+
+    /// For programs.
+    pub fn json(&self) -> Value {
+        let Host {
+            name,
+            kernel,
+            processor,
+            kvm_module,
+        } = self;
+        let processor = processor.as_ref().map(|processor| {
+            json!({
+                "vendor": processor.vendor,
+                "family": processor.family,
+                "model": processor.model,
+                "stepping": processor.stepping,
+                "design": processor.design().name(),
+            })
+        });
+        json!({"name": name, "kernel": kernel, "kvm_module": kvm_module, "processor": processor})
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; Linux {}", self.name, self.kernel)?;
+        if let Some(processor) = &self.processor {
+            write!(f, "; {processor}")?;
+        }
+        match &self.kvm_module {
+            Some(module) => write!(f, "; KVM module {module}"),
+            None => f.write_str("; no KVM module that ftd knows"),
+        }
+    }
 }
 
 #[cfg(test)]

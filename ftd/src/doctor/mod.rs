@@ -17,13 +17,14 @@ use vmm::kvm::vm::supported_cpuid;
 use vmm::probe::processor::Processor;
 
 pub use checks::{Check, Status};
+pub use host::Host;
 pub use possible::Possible;
 
 /// Everything that was found on this host.
 #[derive(Debug, Clone)]
 pub struct Examination {
-    /// The host, in a line.
-    pub host: String,
+    /// The host.
+    pub host: Host,
     /// The checks, in the order of the table.
     pub checks: Vec<Check>,
     /// What is possible here.
@@ -38,7 +39,7 @@ pub fn examine(device: &Path) -> Examination {
     }
     checks.extend(host::checks());
     Examination {
-        host: host::describe(kvm.as_ref().and_then(processor).as_ref()),
+        host: Host::this(kvm.as_ref().and_then(processor)),
         possible: Possible::with(&checks),
         checks,
     }

@@ -74,7 +74,7 @@ pub fn json(examination: &Examination) -> Value {
         .collect();
     json!({
         "ok": possible.pair_possible(),
-        "host": host,
+        "host": host.json(),
         "checks": checks,
         "possible": possible,
     })
