@@ -1,8 +1,9 @@
 //! A primary that is started again: never beside a copy of the guest that lives.
 
-use tests::guests::tiny;
+use tests::guests::{blank_disk, text, tiny};
 use tests::need_kvm;
 use tests::pair::{Pair, Side};
+use tests::program::ftd;
 
 const LONG: [&str; 2] = ["--cmdline", "count=100000"];
 
@@ -102,4 +103,15 @@ fn it_starts_at_once_after_an_end_in_order() {
             "{ended:#?}"
         );
     }
+}
+
+#[test]
+fn on_a_device_each_host_must_be_given_a_slot() {
+    need_kvm!();
+    let pair = Pair::new();
+    let device = pair.directory().join("device");
+    blank_disk(&device, 4 << 20);
+    let (device, kernel) = (text(&device), tiny("ticker"));
+    let primary = ["primary", "--kernel", &kernel, "--shared", &device];
+    ftd(primary).failed_with(1, &[&device, "give --slot"]);
 }
