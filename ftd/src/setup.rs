@@ -21,6 +21,7 @@ use vmm::probe;
 use crate::cli::{GuestOptions, UsageError};
 use crate::host::clock::realtime_ns;
 use crate::host::disk::{Disk, DiskOptions};
+use crate::host::entropy;
 
 /// Whose the guest's disks are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,12 +190,15 @@ impl Shell {
         let files = self.boot_files(options)?;
         let mut guest = self.empty_guest()?;
         let windows = Machine::virtio_windows(&self.config);
+        let mut rng_seed = [0; 32];
+        entropy::fill(&mut rng_seed).context("cannot seed the guest's random pool")?;
         let state = boot::load(
             guest.memory(),
             &BootRequest {
                 kernel: &files.kernel,
                 initrd: files.initrd.as_deref(),
                 cmdline: &files.cmdline,
+                rng_seed: Some(rng_seed),
                 ram_bytes: self.ram_bytes,
                 virtio_windows: &windows,
                 close_rdtsc: !options.open_rdtsc,

@@ -9,6 +9,8 @@ pub const GDT: u64 = 0x500;
 pub const STACK_TOP: u64 = 0x7000;
 /// The zero page, `struct boot_params`.
 pub const ZERO_PAGE: u64 = 0x7000;
+/// The random seed for the kernel, as setup data of the boot protocol.
+pub const RNG_SEED: u64 = 0x8000;
 /// The page map level 4; the other tables follow it.
 pub const PAGE_TABLES: u64 = 0x9000;
 /// Pages of page tables: one level 4, one level 3, four level 2.
@@ -28,9 +30,10 @@ pub const ACPI_END: u64 = 0xf_0000;
 /// Where RAM above the legacy hole begins.
 pub const HIGH_RAM: u64 = 0x10_0000;
 
-const TAKEN: [(u64, u64, &str); 5] = [
+const TAKEN: [(u64, u64, &str); 6] = [
     (0, STACK_TOP, "the loader's GDT and stack"),
     (ZERO_PAGE, ZERO_PAGE + 0x1000, "the zero page"),
+    (RNG_SEED, RNG_SEED + 0x1000, "the random seed"),
     (
         PAGE_TABLES,
         PAGE_TABLES + PAGE_TABLE_PAGES * 0x1000,

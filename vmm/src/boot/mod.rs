@@ -44,6 +44,9 @@ pub struct BootRequest<'a> {
     pub initrd: Option<&'a [u8]>,
     /// The kernel command line.
     pub cmdline: &'a str,
+    /// Random bytes for the kernel's pool, so that it needn't gather them from clocks, each reading of
+    /// which exits.
+    pub rng_seed: Option<[u8; 32]>,
     /// Guest RAM in bytes: one range from address 0.
     pub ram_bytes: u64,
     /// Guest-physical base and GSI of each virtio-mmio window in use.
@@ -92,6 +95,7 @@ pub fn load(mem: &GuestMemory, request: &BootRequest) -> Result<BootState, BootE
             initrd,
             ram_bytes: request.ram_bytes,
             rsdp,
+            rng_seed: request.rng_seed,
         },
     )?;
     registers::write_tables(mem)?;

@@ -20,6 +20,8 @@ const CMD_LINE_PTR: usize = 0x228;
 const SETUP_DATA: usize = 0x250;
 const E820_TABLE: usize = 0x2d0;
 const E820_ENTRY_BYTES: usize = 20;
+/// Type of setup data that holds a random seed (since Linux 6.0).
+const SETUP_RNG_SEED: u32 = 9;
 
 /// A loader without a number of its own.
 const LOADER_UNDEFINED: u8 = 0xff;
@@ -45,6 +47,8 @@ pub struct ZeroPage<'a> {
     pub ram_bytes: u64,
     /// Address of the RSDP.
     pub rsdp: u64,
+    /// Random bytes for the kernel's pool.
+    pub rng_seed: Option<[u8; 32]>,
 }
 
 /// One range of the memory map: first address, bytes, type.
@@ -73,6 +77,12 @@ pub fn write(mem: &GuestMemory, page: &ZeroPage) -> Result<(), BootError> {
     write_cmdline(mem, page)?;
     let bytes = build(page);
     mem.write_slice(&bytes, GuestAddress(low::ZERO_PAGE))?;
+    if let Some(seed) = &page.rng_seed {
+        mem.write_slice(
+            &setup_data(SETUP_RNG_SEED, seed),
+            GuestAddress(low::RNG_SEED),
+        )?;
+    }
     Ok(())
 }
 
@@ -96,6 +106,15 @@ fn write_cmdline(mem: &GuestMemory, page: &ZeroPage) -> Result<(), BootError> {
     Ok(())
 }
 
+/// One `struct setup_data`, the last of its list.
+fn setup_data(kind: u32, data: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; 8];
+    bytes.extend_from_slice(&kind.to_le_bytes());
+    bytes.extend_from_slice(&(data.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(data);
+    bytes
+}
+
 fn build(page: &ZeroPage) -> [u8; 4096] {
     let mut bytes = [0; 4096];
     let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
@@ -106,7 +125,8 @@ fn build(page: &ZeroPage) -> [u8; 4096] {
     put(VID_MODE, &VID_MODE_NORMAL.to_le_bytes());
     put(TYPE_OF_LOADER, &[LOADER_UNDEFINED]);
     put(LOADFLAGS, &[LOADED_HIGH]);
-    put(SETUP_DATA, &0_u64.to_le_bytes());
+    let setup_data = page.rng_seed.map_or(0, |_| low::RNG_SEED);
+    put(SETUP_DATA, &setup_data.to_le_bytes());
     put(CMD_LINE_PTR, &(low::CMDLINE as u32).to_le_bytes());
     // The initrd lies below 4 GiB, since all RAM does.
     let (initrd, initrd_bytes) = page.initrd.unwrap_or((0, 0));

@@ -14,6 +14,7 @@ fn request<'a>(kernel: &'a [u8], initrd: Option<&'a [u8]>) -> BootRequest<'a> {
         kernel,
         initrd,
         cmdline: "console=ttyS0",
+        rng_seed: Some([0x5e; 32]),
         ram_bytes: RAM,
         virtio_windows: &[(0xd000_0000, 16)],
         close_rdtsc: false,
@@ -55,6 +56,11 @@ fn a_bzimage_is_loaded_with_everything_around_it() {
     let rsdp = u64_at(&mem, page + 0x70);
     assert_eq!(bytes_at(&mem, rsdp), *b"RSD PTR ");
     assert_eq!(bytes_at(&mem, page + 0x1e8), [6]);
+    // The random seed: the only setup data, of type 9.
+    let data = u64_at(&mem, page + 0x250);
+    assert_eq!(u64_at(&mem, data), 0);
+    assert_eq!((u32_at(&mem, data + 8), u32_at(&mem, data + 12)), (9, 32));
+    assert_eq!(bytes_at(&mem, data + 16), [0x5e; 32]);
 }
 
 #[test]
