@@ -17,6 +17,11 @@ pub fn realtime_ns() -> u64 {
     read_ns(ClockId::CLOCK_REALTIME)
 }
 
+/// CPU time of the calling thread in nanoseconds, guest execution included.
+pub fn thread_cpu_ns() -> u64 {
+    read_ns(ClockId::CLOCK_THREAD_CPUTIME_ID)
+}
+
 fn read_ns(clock: ClockId) -> u64 {
     let Ok(now) = clock_gettime(clock) else {
         return 0;

@@ -15,6 +15,7 @@ use vmm::kvm::{Kick, KickTimer, kick};
 
 use super::RunError;
 use super::inbox::{FRAMES_MAX, Inbox, Order};
+use super::late::Stuck;
 use crate::host::clock::{VirtualClock, monotonic_ns};
 
 /// Where log, outputs and requests of a live guest go. Called on the vCPU thread.
@@ -80,10 +81,11 @@ pub struct Live<S> {
     pub(super) options: LiveOptions,
     /// How long an input waits for an exit now: at least as long as the option says.
     pub(super) patience: Duration,
-    deadline_timer: KickTimer,
+    pub(super) deadline_timer: KickTimer,
     armed_for: Option<u64>,
+    pub(super) stuck: Option<Stuck>,
     /// Virtual time since when an interrupt has waited that has no window to land in.
-    stranded_since: Option<u64>,
+    pub(super) stranded_since: Option<u64>,
     inputs: VecDeque<Input>,
     frames: VecDeque<Input>,
     outputs: Vec<Effect>,
@@ -115,6 +117,7 @@ impl<S: Sink> Live<S> {
             deadline_timer: KickTimer::new()?,
             armed_for: None,
             stranded_since: None,
+            stuck: None,
             inputs: VecDeque::new(),
             frames: VecDeque::new(),
             outputs: Vec::new(),
@@ -170,7 +173,7 @@ impl<S: Sink> Live<S> {
         Position::Exit(self.guest.exits())
     }
 
-    fn virtual_now(&mut self) -> u64 {
+    pub(super) fn virtual_now(&mut self) -> u64 {
         self.clock.now(monotonic_ns())
     }
 
@@ -257,12 +260,12 @@ impl<S: Sink> Live<S> {
     }
 
     /// By how much the machine's next timer is overdue, if it is.
-    fn timer_overdue_ns(&mut self) -> Option<u64> {
+    pub(super) fn timer_overdue_ns(&mut self) -> Option<u64> {
         let deadline = self.guest.machine().next_deadline()?;
         self.virtual_now().checked_sub(deadline)
     }
 
-    fn carry_out_order(&mut self, order: Order) -> Result<(), RunError> {
+    pub(super) fn carry_out_order(&mut self, order: Order) -> Result<(), RunError> {
         match order {
             Order::BeginLog { first, pages } => {
                 let stopped_at = monotonic_ns();
@@ -273,7 +276,7 @@ impl<S: Sink> Live<S> {
                 self.guest.mark_dirty(pages.iter());
                 self.snapshot()?;
                 self.patience = self.options.patience;
-                self.inbox.set_patience(self.patience);
+                self.inbox.set_patience(self.patience / 2);
                 self.sink.clone_stopped(monotonic_ns() - stopped_at)?;
             }
             Order::EndLog => {
@@ -292,54 +295,12 @@ impl<S: Sink> Live<S> {
         Ok(())
     }
 
-    /// The guest was stopped where it was. Answers whether inputs may land here.
-    fn kicked(&mut self) -> Result<bool, RunError> {
-        if self.recorder.is_none() {
-            return Ok(true);
-        }
-        let patience = self.patience_ns();
-        let input_late = self
-            .inbox
-            .waiting_since_ns()
-            .is_some_and(|since| monotonic_ns().saturating_sub(since) >= patience);
-        let timer_late = self.timer_overdue_ns().is_some_and(|by| by >= patience);
-        let interrupt_late = self.interrupt_late(patience);
-        let ordered = self.inbox.any() && !input_late;
-        if input_late || timer_late || interrupt_late {
-            self.forced_snapshot()?;
-            return Ok(true);
-        }
-        if ordered {
-            while let Some(order) = self.inbox.take_order() {
-                self.carry_out_order(order)?;
-            }
-        }
-        self.counters.idle_kicks += 1;
-        // Nothing landed here, so the log need not know that the guest was stopped.
-        Ok(false)
-    }
-
-    fn patience_ns(&self) -> u64 {
-        u64::try_from(self.options.patience.as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    /// Whether an interrupt that has no window to land in has waited for too long, and could be taken
-    /// here. If it could not, it begins to wait anew.
-    fn interrupt_late(&mut self, patience: u64) -> bool {
-        let Some(since) = self.stranded_since else {
-            return false;
-        };
-        let now = self.virtual_now();
-        if now.saturating_sub(since) < patience {
-            return false;
-        }
-        self.stranded_since = None;
-        self.guest.interruptible()
-    }
-
     /// Sets the timer that stops a running guest for a due timer of its machine, or for an interrupt
     /// that has no window to land in.
     fn arm_deadline(&mut self) {
+        if self.is_stuck() {
+            return; // The kick that decides is on its way.
+        }
         let grace = match self.recorder {
             Some(_) => self.patience_ns(),
             None => 0,

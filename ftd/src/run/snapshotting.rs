@@ -13,8 +13,9 @@ use super::live::{Live, Sink};
 use crate::host::clock::monotonic_ns;
 
 /// The guest runs at least so many times as long as its snapshots take: an input that finds no exit
-/// waits for longer where snapshots are dear, so that they never cost more than a tenth.
-const RUN_PER_SNAPSHOT: u32 = 10;
+/// waits for longer where snapshots are dear. With the faults of the pages that are written again, which
+/// cost as much again or twice, that keeps them below a tenth.
+const RUN_PER_SNAPSHOT: u32 = 30;
 /// However dear they are, an input waits no longer than this.
 const PATIENCE_MAX: Duration = Duration::from_millis(250);
 
@@ -36,7 +37,7 @@ impl<S: Sink> Live<S> {
         self.patience = (cost * RUN_PER_SNAPSHOT)
             .min(PATIENCE_MAX)
             .max(self.options.patience);
-        self.inbox.set_patience(self.patience);
+        self.inbox.set_patience(self.patience / 2);
         Ok(())
     }
 

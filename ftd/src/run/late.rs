@@ -1,0 +1,92 @@
+//! When a running guest must be stopped for what waits to land: the lateness rules of the `exit`
+//! clock.
+
+use super::RunError;
+use super::live::{Live, Sink};
+use crate::host::clock::{monotonic_ns, thread_cpu_ns};
+use std::time::Duration;
+
+/// Something is late, and the guest was seen running towards its next exit.
+#[derive(Debug, Clone, Copy)]
+pub struct Stuck {
+    /// The exit behind which it runs.
+    exits: u64,
+    /// The vCPU thread's CPU time when it was seen, in nanoseconds.
+    cpu_ns: u64,
+}
+
+impl<S: Sink> Live<S> {
+    /// The guest was stopped where it was. Answers whether inputs may land here.
+    pub(super) fn kicked(&mut self) -> Result<bool, RunError> {
+        if self.recorder.is_none() {
+            return Ok(true);
+        }
+        let patience = self.patience_ns();
+        let input_late = self
+            .inbox
+            .waiting_since_ns()
+            .is_some_and(|since| monotonic_ns().saturating_sub(since) >= patience);
+        let timer_late = self.timer_overdue_ns().is_some_and(|by| by >= patience);
+        let interrupt_late = self.interrupt_late(patience);
+        let late = input_late || timer_late || interrupt_late;
+        if late && self.runs_without_exit(patience) {
+            self.forced_snapshot()?;
+            return Ok(true);
+        }
+        if self.inbox.any() && !input_late {
+            while let Some(order) = self.inbox.take_order() {
+                self.carry_out_order(order)?;
+            }
+        }
+        self.counters.idle_kicks += 1;
+        // Nothing landed here, so the log need not know that the guest was stopped.
+        Ok(false)
+    }
+
+    /// Whether the guest has really run for `patience` without an exit. Time passes as well while the
+    /// host runs something else; were that held against the guest, a busy host would have snapshots
+    /// to take on top of it. So the first time it is seen late, it gets that much CPU time more.
+    fn runs_without_exit(&mut self, patience: u64) -> bool {
+        let exits = self.guest.exits();
+        let now = thread_cpu_ns();
+        let ran = match self.stuck {
+            Some(stuck) if stuck.exits == exits => now.saturating_sub(stuck.cpu_ns),
+            _ => {
+                self.stuck = Some(Stuck { exits, cpu_ns: now });
+                0
+            }
+        };
+        if ran >= patience {
+            self.stuck = None;
+            return true;
+        }
+        self.deadline_timer
+            .set(Duration::from_nanos(patience - ran));
+        false
+    }
+
+    /// Whether a kick is on its way that decides about the run from the last exit.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck
+            .is_some_and(|stuck| stuck.exits == self.guest.exits())
+    }
+
+    /// Half of the patience: it is waited for twice, see [`Live::runs_without_exit`].
+    pub(super) fn patience_ns(&self) -> u64 {
+        u64::try_from(self.patience.as_nanos() / 2).unwrap_or(u64::MAX)
+    }
+
+    /// Whether an interrupt that has no window to land in has waited for too long, and could be taken
+    /// here. If it could not, it begins to wait anew.
+    fn interrupt_late(&mut self, patience: u64) -> bool {
+        let Some(since) = self.stranded_since else {
+            return false;
+        };
+        let now = self.virtual_now();
+        if now.saturating_sub(since) < patience {
+            return false;
+        }
+        self.stranded_since = None;
+        self.guest.interruptible()
+    }
+}
