@@ -141,6 +141,7 @@ pub fn run(
             inbox.order(Order::Stop);
         }
         outbox.take(&mut items);
+        let mut logged = 0;
         for item in items.drain(..) {
             match item {
                 Outgoing::Epoch(epoch) => {
@@ -150,12 +151,22 @@ pub fn run(
                         outbox.close();
                         return Err(error);
                     }
-                    held.release(epoch.epoch);
+                    logged = epoch.epoch;
                 }
                 Outgoing::Output { after, effect } => held.push(after, effect),
                 Outgoing::Ended { .. } => ended = true,
                 _ => {}
             }
+        }
+        if logged > 0 {
+            // What leaves may depend on these epochs: they are the kernel's before it does.
+            if let Some(log) = &mut log
+                && let Err(error) = log.flush()
+            {
+                outbox.close();
+                return Err(error);
+            }
+            held.release(logged);
         }
         while let Some(effect) = held.next_free() {
             backends.release(effect)?;
@@ -272,12 +283,20 @@ impl LogFile {
     }
 
     fn append(&mut self, epoch: &EncodedEpoch) -> Result<()> {
-        self.writer.append(epoch).with_context(|| {
-            format!(
-                "cannot write the log to {}: the guest is stopped",
-                self.path.display()
-            )
-        })
+        let written = self.writer.append(epoch);
+        written.with_context(|| self.cannot_write())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let flushed = self.writer.flush();
+        flushed.with_context(|| self.cannot_write())
+    }
+
+    fn cannot_write(&self) -> String {
+        format!(
+            "cannot write the log to {}: the guest is stopped",
+            self.path.display()
+        )
     }
 
     fn finish(self, exits: u64, state: &StateHash) -> Result<(u64, u64)> {

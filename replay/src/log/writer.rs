@@ -73,6 +73,15 @@ impl<W: Write> LogWriter<W> {
         Ok(())
     }
 
+    /// Hands what is buffered to the kernel.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Io`].
+    pub fn flush(&mut self) -> Result<(), LogError> {
+        Ok(self.out.flush()?)
+    }
+
     /// Bytes written so far.
     pub fn len_bytes(&self) -> u64 {
         self.bytes
