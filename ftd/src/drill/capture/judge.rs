@@ -132,7 +132,9 @@ pub fn judge(channel: &Channel, frames: &[GuestFrame], windows: &Windows) -> Ver
             ));
             continue;
         }
-        let record = records.find(&frame.bytes);
+        // What was sent alone may be said again later (a router solicitation): it must not take
+        // that one's record.
+        let record = records.find(&frame.bytes, if alone { at } else { u64::MAX });
         let Some(record) = record else {
             if alone {
                 verdict.unjudged_alone += 1;
@@ -193,23 +195,24 @@ impl<'a> Records<'a> {
         }
     }
 
-    fn find(&mut self, frame: &[u8]) -> Option<channel::Output> {
-        let index = self.take(channel::frame_crc(frame)).or_else(|| {
-            // A card of the host's may have padded a short frame.
-            self.take(channel::frame_crc(packet::unpadded(frame)?))
-        })?;
+    /// The record of `frame` among those that were on the channel before `before_unix_ns`.
+    fn find(&mut self, frame: &[u8], before_unix_ns: u64) -> Option<channel::Output> {
+        let index = self
+            .take(channel::frame_crc(frame), before_unix_ns)
+            .or_else(|| {
+                // A card of the host's may have padded a short frame.
+                self.take(channel::frame_crc(packet::unpadded(frame)?), before_unix_ns)
+            })?;
         self.after = self.after.max(index + 1);
         Some(self.channel.outputs[index])
     }
 
-    fn take(&mut self, crc: u32) -> Option<usize> {
+    fn take(&mut self, crc: u32, before_unix_ns: u64) -> Option<usize> {
         let indices = self.by_crc.get_mut(&crc)?;
         let next = indices.partition_point(|index| *index < self.after);
-        match indices.len() {
-            0 => None,
-            length if next < length => Some(indices.remove(next)),
-            _ => Some(indices.remove(0)),
-        }
+        let at = if next < indices.len() { next } else { 0 };
+        let sent = self.channel.outputs.get(*indices.get(at)?)?.at_unix_ns;
+        (sent < before_unix_ns).then(|| indices.remove(at))
     }
 }
 

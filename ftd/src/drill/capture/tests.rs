@@ -247,6 +247,18 @@ fn the_same_content_twice_needs_two_records() {
 }
 
 #[test]
+fn what_was_said_alone_takes_no_later_record() {
+    let mut site = good();
+    site.guest(5, 1, guest_frame(7));
+    site.send(400, 1, &epoch(4, vec![output(guest_frame(7))]));
+    site.send(410, 2, &ack(4));
+    site.guest(420, 1, guest_frame(7));
+    let verdict = site.judge().expect("judged");
+    assert_eq!((verdict.judged, verdict.unjudged_alone), (4, 2));
+    assert_eq!(verdict.released_before_ack(), 0);
+}
+
+#[test]
 fn a_frame_padded_by_the_hosts_card_is_recognized() {
     let mut site = good();
     site.lan[0][2].1.resize(60, 0);
