@@ -113,13 +113,9 @@ impl Direction {
             }
             return;
         }
-        if payload.is_empty() {
+        // A connection that began before the capture is an earlier drill's, still saying goodbye.
+        if payload.is_empty() || !self.seen {
             return;
-        }
-        if !self.seen {
-            self.seen = true;
-            self.after_loss = true;
-            self.next = ORIGIN + u64::from(sequence);
         }
         let start = self.unwrapped(sequence);
         let flow = Flow {
