@@ -13,7 +13,7 @@ use kvm_ioctls::Kvm;
 use vmm::boot::{self, BootRequest, RewriteReport};
 use vmm::clock::Clock;
 use vmm::cpu_model::{self, CpuModel};
-use vmm::guest::Guest;
+use vmm::guest::{Counting, Guest};
 use vmm::image::{BootFiles, ReadAt, find_boot_files};
 use vmm::kvm::{Vcpu, Vm, open_kvm, vm::supported_cpuid};
 use vmm::probe;
@@ -41,6 +41,8 @@ pub struct Shell {
     pub cpu_model: CpuModel,
     /// How positions in its execution are made.
     pub clock: Clock,
+    /// How branches are counted, where the clock needs that.
+    counting: Option<Counting>,
     /// Guest RAM in bytes.
     pub ram_bytes: u64,
     /// The machine.
@@ -98,9 +100,17 @@ impl Shell {
         };
         let clock = match options.clock {
             Some(clock) => usable(clock, &kvm)?,
-            None => probe::best_clock(&kvm),
+            None => {
+                let (clock, why) = probe::best_clock(&kvm);
+                if !why.is_empty() {
+                    tracing::info!("clock {clock} ({why})");
+                }
+                clock
+            }
         };
-        Shell::of(kvm, options.cpu, clock, options.memory << 20, config, disks)
+        let mut shell = Shell::of(kvm, options.cpu, clock, options.memory << 20, config, disks)?;
+        shell.set_skid(options.skid);
+        Ok(shell)
     }
 
     /// A shell for a guest that comes from a log: its machine, but no disk.
@@ -134,6 +144,10 @@ impl Shell {
             );
         }
         let supported = supported_cpuid(&kvm)?;
+        let counting = match clock.counts() {
+            true => probe::pmu::counting(&kvm)?,
+            false => None,
+        };
         let cpu_model = match cpu {
             Some(model) => model,
             None => CpuModel::for_host(&supported)?,
@@ -144,10 +158,18 @@ impl Shell {
             kvm,
             cpu_model,
             clock,
+            counting,
             ram_bytes,
             config,
             disks,
         })
+    }
+
+    /// Has the counter's alarm set so many branches early, instead of what the CPU's design asks for.
+    pub fn set_skid(&mut self, skid: Option<u64>) {
+        if let (Some(counting), Some(skid)) = (&mut self.counting, skid) {
+            counting.skid = skid;
+        }
     }
 
     /// A guest with zeroed RAM and registers, for a snapshot to be loaded into.
@@ -157,7 +179,9 @@ impl Shell {
         let memory = vmm::memory::Ram::allocate(self.ram_bytes)?;
         let vm = Vm::new(&self.kvm, memory, cpu_model::msr::CLOSED)?;
         let vcpu = Vcpu::new(&self.kvm, &vm, &cpuid)?;
-        Ok(Guest::new(vm, vcpu, self.config.clone(), self.clock))
+        let mut guest = Guest::new(vm, vcpu, self.config.clone(), self.clock);
+        guest.set_counting(self.counting);
+        Ok(guest)
     }
 
     /// A guest that stands before its kernel's first instruction, and that nobody will replay.
@@ -263,11 +287,8 @@ impl Shell {
 
 /// `clock`, if this host has it.
 fn usable(clock: Clock, kvm: &Kvm) -> Result<Clock> {
-    if clock.has_window() && !probe::best_clock(kvm).has_window() {
-        bail!(
-            "this host's KVM has no exact interrupt window, which clock {clock} needs; `ftd doctor` \
-             lists what it has"
-        );
+    if let Some(found) = probe::lacks(clock, kvm) {
+        bail!("this host can't keep clock {clock}: {found}; `ftd doctor` lists what it has");
     }
     Ok(clock)
 }

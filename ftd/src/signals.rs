@@ -76,3 +76,10 @@ impl AsRawFd for StopSignals {
         self.fd.as_raw_fd()
     }
 }
+
+/// Stops this process until somebody continues it.
+pub fn hold() {
+    if let Err(error) = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP) {
+        tracing::warn!("cannot stop here: {error}");
+    }
+}

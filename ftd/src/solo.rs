@@ -40,6 +40,8 @@ pub struct SoloOptions<'a> {
     pub stop_after: Option<Duration>,
     /// Write the log here.
     pub log: Option<&'a Path>,
+    /// Stop this process where the guest has ended.
+    pub hold: bool,
 }
 
 /// How a solo run ended.
@@ -109,6 +111,7 @@ pub fn run(
     let mut tap_ready = false;
     let mut console_ready = false;
     let mut ended = false;
+    let mut stop_after = solo.stop_after;
     let mut items = VecDeque::new();
     while !ended {
         let timeout = if tap_ready || console_ready {
@@ -134,9 +137,9 @@ pub fn run(
                 _ => {}
             }
         }
-        if solo
-            .stop_after
-            .is_some_and(|limit| started.elapsed() >= limit)
+        if stop_after
+            .take_if(|limit| started.elapsed() >= *limit)
+            .is_some()
         {
             inbox.order(Order::Stop);
         }
@@ -190,6 +193,9 @@ pub fn run(
     let (end, guest, counters, state) = outcome?;
     backends.finish();
     tracing::trace!("the machine at its end: {:#?}", guest.machine().save());
+    if solo.hold {
+        crate::signals::hold();
+    }
     let (mut log_bytes, mut log_entries) = (0, 0);
     if let (Some(log), Some(state)) = (log, &state) {
         (log_bytes, log_entries) = log.finish(guest.exits(), state)?;

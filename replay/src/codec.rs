@@ -3,7 +3,9 @@
 //! An entry starts with a tag byte: the kind of its event in the low four bits and, in the high
 //! four, by how many exits its position lies after that of the entry before it (15: a varint with
 //! the rest follows). The first entry of an epoch counts from power-on, so that an epoch can be
-//! decoded without those before it. A clock is the difference from the last clock in the epoch, so
+//! decoded without those before it. Entries between two exits follow their point, a tag of its own
+//! kind with branch count, RIP, RCX and the registers' checksum; it holds until the next exit or
+//! snapshot. A clock is the difference from the last clock in the epoch, so
 //! most entries of an idle or a busy guest are 3 to 5 bytes. Big data is a length and the bytes.
 //!
 //! Every sequence of entries has one encoding, and any other bytes are refused: numbers must be in
@@ -19,8 +21,8 @@ use thiserror::Error;
 pub use decode::{EpochReader, decode_epoch};
 pub use encode::EpochBuilder;
 
-use crate::entry::{Entry, Epoch};
-use crate::wire::WireFault;
+use crate::entry::{Entry, Epoch, RamShare};
+use crate::wire::{GFN_END, WireFault};
 
 /// Most bytes of an encoded epoch. Close the epoch long before ([`EpochBuilder::len_bytes`]).
 pub const MAX_EPOCH_BYTES: usize = 16 << 20;
@@ -44,6 +46,15 @@ mod kind {
     pub const SNAPSHOT: u8 = 8;
     pub const OUTPUT: u8 = 9;
     pub const REACHED: u8 = 10;
+    /// No event: where those that follow lie.
+    pub const POINT: u8 = 11;
+}
+
+/// Whether a digest may cover these pages.
+fn is_share(first: u64, pages: u32) -> bool {
+    let some = pages > 0 && pages <= RamShare::PAGES_MAX;
+    let end = first.checked_add(u64::from(pages));
+    (some && end.is_some_and(|end| end <= GFN_END)) || (pages == 0 && first == 0)
 }
 
 /// An epoch as it travels and rests: encoded entries, the last of them `Reached`.
@@ -83,12 +94,15 @@ pub enum CodecFault {
     /// Unknown variant of an event's field.
     #[error("has the unknown variant {0}")]
     Variant(u8),
-    /// A position before that of the entry before it, or beyond 64 bits.
+    /// A position before that of the entry before it, or beyond 64 bits, or a point where none can be.
     #[error("lies before the entry before it")]
     Position,
     /// A clock difference that leaves 64 bits, or a step back by nothing.
     #[error("holds an impossible clock")]
     Clock,
+    /// A share of RAM that is too large, or lies outside of all RAM.
+    #[error("has an impossible share of RAM in its digest")]
+    Share,
     /// A `Reached` that is not the last entry.
     #[error("says `reached`, but is not the last")]
     ReachedEarly,

@@ -8,12 +8,71 @@ use serde::{Deserialize, Serialize};
 pub type Epoch = u64;
 
 /// A point in the execution of the guest's vCPU that the backup can reach exactly.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Position {
     /// At the n-th synchronous exit to user space since power-on, counted from 1; 0 is power-on.
     /// Inputs land when the exit's access has been carried out and before the guest is entered
     /// again, in log order (a clock that the access itself reads lands first).
     Exit(u64),
+    /// Behind the n-th exit and before the next one, between two instructions (the `pmu` clock).
+    Counted {
+        /// The exit behind which it lies.
+        exits: u64,
+        /// Where, behind it.
+        point: Point,
+    },
+}
+
+/// Where a vCPU stands between two exits: as many conditional branches as it has made, the
+/// instruction it is about to run, and, since a loop's body can lie between two such branches, what
+/// its registers hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Point {
+    /// Conditional branches retired since the last snapshot that both sides have.
+    pub branches: u64,
+    /// RIP.
+    pub rip: u64,
+    /// RCX: how much of a repeated string instruction is still to be done.
+    pub rcx: u64,
+    /// CRC32C of the general registers and RFLAGS (but RF, which a debugger leaves behind).
+    pub registers: u32,
+}
+
+impl Position {
+    /// Synchronous exits before it.
+    pub const fn exits(self) -> u64 {
+        match self {
+            Position::Exit(exits) | Position::Counted { exits, .. } => exits,
+        }
+    }
+
+    /// Whether a guest that stands here can no longer come to `other`. (Two points with as many
+    /// branches may be in either order; they are told apart by getting there.)
+    pub const fn is_past(self, other: Position) -> bool {
+        if self.exits() != other.exits() {
+            return self.exits() > other.exits();
+        }
+        match (self, other) {
+            (Position::Counted { .. }, Position::Exit(_)) => true,
+            (Position::Counted { point: here, .. }, Position::Counted { point: there, .. }) => {
+                here.branches > there.branches
+            }
+            (Position::Exit(_), _) => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Position {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Position::Exit(exits) => write!(f, "exit {exits}"),
+            Position::Counted { exits, point } => write!(
+                f,
+                "branch {} behind exit {exits} (RIP {:#x}, RCX {:#x})",
+                point.branches, point.rip, point.rcx
+            ),
+        }
+    }
 }
 
 /// One log entry.
@@ -35,7 +94,8 @@ pub enum Event {
     /// travel in several of these, so that no epoch outgrows a frame.)
     Pages(Vec<Page>),
     /// After the exit named by the position, and before the next one, the primary was stopped
-    /// where it stood. The backup runs to the position, then loads this.
+    /// where it stood. The backup runs to the position, then loads this. Its position is always a
+    /// `Position::Exit`, even behind a `Counted` one of the same exit; branches count from it anew.
     Snapshot(Box<Snapshot>),
     /// The machine made an output here, with this CRC32C over its canonical (postcard) form. The
     /// backup's own machine makes the same one, or has diverged.
@@ -46,9 +106,86 @@ pub enum Event {
     /// The primary reached this position and no further by the end of the epoch; the last entry of
     /// every epoch. The backup may run up to it and not beyond.
     Reached {
-        /// CRC32C over the general registers, RIP and RFLAGS, and the machine's state.
-        digest: u32,
+        /// What the primary's guest was there.
+        digest: Digest,
     },
+}
+
+/// What a guest is at the end of an epoch, as checksums (CRC32C) of its parts, so that a difference has
+/// a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Digest {
+    /// Of the general registers, RIP, RFLAGS, virtual time and the number of exits.
+    pub registers: u32,
+    /// Of the machine's state.
+    pub devices: u32,
+    /// Of a share of RAM: another one with each epoch, so that all of it gets its turn.
+    pub ram: RamShare,
+}
+
+/// Some pages of guest RAM and their checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RamShare {
+    /// The first page's frame number; 0 if there are none.
+    pub first: u64,
+    /// How many, at most [`RamShare::PAGES_MAX`].
+    pub pages: u32,
+    /// CRC32C of their bytes in order; 0 if there are none.
+    pub crc: u32,
+}
+
+impl RamShare {
+    /// Most pages of a share: 16 MiB, a few milliseconds of checking.
+    pub const PAGES_MAX: u32 = 4096;
+}
+
+impl Digest {
+    /// The first part in which two digests of the same pages differ.
+    pub fn difference(&self, other: &Digest) -> Option<Part> {
+        let Digest {
+            registers,
+            devices,
+            ram,
+        } = self;
+        if *registers != other.registers {
+            Some(Part::Registers)
+        } else if *devices != other.devices {
+            Some(Part::Devices)
+        } else if *ram != other.ram {
+            Some(Part::Ram {
+                first: ram.first,
+                pages: ram.pages,
+            })
+        } else {
+            None
+        }
+    }
+}
+
+/// A part of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Part {
+    /// General registers, virtual time, exits.
+    Registers,
+    /// The machine.
+    Devices,
+    /// Some page among these.
+    Ram {
+        /// The first page's frame number.
+        first: u64,
+        /// How many.
+        pages: u32,
+    },
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Part::Registers => f.write_str("the registers"),
+            Part::Devices => f.write_str("the devices' state"),
+            Part::Ram { first, pages } => write!(f, "RAM in {pages} pages from {first:#x} on"),
+        }
+    }
 }
 
 /// The state of a guest that was stopped at no exit: everything but the pages sent before it.

@@ -21,6 +21,6 @@ pub mod replayer;
 mod wire;
 
 pub use codec::{CodecError, EncodedEpoch, EpochBuilder, decode_epoch};
-pub use entry::{Entry, Epoch, Event, Page, Position, Snapshot};
-pub use recorder::{EpochPolicy, Recorder};
+pub use entry::{Digest, Entry, Epoch, Event, Page, Part, Point, Position, RamShare, Snapshot};
+pub use recorder::{EpochPolicy, Recorder, crc_of};
 pub use replayer::{Divergence, Replayer};

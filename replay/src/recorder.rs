@@ -3,7 +3,7 @@
 use devices::{Effect, Input};
 
 use crate::codec::{CodecError, EncodedEpoch, EpochBuilder};
-use crate::entry::{Epoch, Event, Page, Position, Snapshot};
+use crate::entry::{Digest, Epoch, Event, Page, Position, Snapshot};
 
 /// When an epoch ends. It ends at once when an output waits or the guest idles; this bounds it
 /// while neither happens.
@@ -101,7 +101,7 @@ impl Recorder {
     }
 
     /// Closes the epoch at `at`, where the guest's digest is `digest`.
-    pub fn close(&mut self, at: Position, digest: u32) -> Result<EncodedEpoch, CodecError> {
+    pub fn close(&mut self, at: Position, digest: Digest) -> Result<EncodedEpoch, CodecError> {
         self.opened_at_ns = None;
         self.output_waits = false;
         self.builder.close(at, digest)
@@ -110,8 +110,12 @@ impl Recorder {
 
 /// The checksum by which an output is known in the log: CRC32C of the effect's postcard encoding.
 pub fn effect_crc(effect: &Effect) -> u32 {
-    // Into a counting sink: an output's bytes are not copied to be summed.
-    postcard::serialize_with_flavor(effect, CrcFlavor(0)).unwrap_or_default()
+    crc_of(effect)
+}
+
+/// CRC32C of a value's postcard encoding, of which no copy is made.
+pub fn crc_of(value: &impl serde::Serialize) -> u32 {
+    postcard::serialize_with_flavor(value, CrcFlavor(0)).unwrap_or_default()
 }
 
 struct CrcFlavor(u32);
@@ -157,7 +161,7 @@ mod tests {
         assert!(recorder.should_close(10 + EpochPolicy::default().age_ns_max, false));
         recorder.output(at, &Effect::PowerOff).unwrap();
         assert!(recorder.should_close(11, false));
-        let epoch = recorder.close(at, 9).unwrap();
+        let epoch = recorder.close(at, Digest::default()).unwrap();
         assert_eq!((epoch.epoch, epoch.entries), (1, 3));
         assert!(!recorder.should_close(12, true));
     }

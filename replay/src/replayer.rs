@@ -5,14 +5,14 @@ use std::collections::VecDeque;
 use devices::{Effect, Input, VirtualNs};
 use thiserror::Error;
 
-use crate::entry::{Entry, Epoch, Event, Position};
+use crate::entry::{Digest, Entry, Epoch, Event, Part, Position};
 use crate::recorder::effect_crc;
 
 /// The guest did something else than the log says the primary's did.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Divergence {
     /// The guest read a clock where the primary read none.
-    #[error("at {at:?} the guest reads a clock, but the log says {next}")]
+    #[error("at {at} the guest reads a clock, but the log says {next}")]
     UnexpectedClock {
         /// Where the guest is.
         at: Position,
@@ -20,7 +20,7 @@ pub enum Divergence {
         next: String,
     },
     /// The guest is past an entry that it should have met.
-    #[error("the guest is at {at:?}, past an entry at {entry:?}")]
+    #[error("the guest is at {at}, past an entry at {entry}")]
     Passed {
         /// Where the guest is.
         at: Position,
@@ -28,7 +28,7 @@ pub enum Divergence {
         entry: Position,
     },
     /// Another output than the primary's, or none.
-    #[error("at {at:?} the primary made output {expected:#010x}, this guest {found:?}")]
+    #[error("at {at} the primary made output {expected:#010x}, this guest {found:?}")]
     Output {
         /// Where.
         at: Position,
@@ -38,7 +38,7 @@ pub enum Divergence {
         found: Option<u32>,
     },
     /// More outputs than the primary made.
-    #[error("by {at:?} this guest made {extra} outputs that the primary did not make")]
+    #[error("by {at} this guest made {extra} outputs that the primary did not make")]
     ExtraOutputs {
         /// Where.
         at: Position,
@@ -46,20 +46,26 @@ pub enum Divergence {
         extra: usize,
     },
     /// The guest halted where the primary's ran on.
-    #[error("at {at:?} this guest waits for an interrupt, the primary's ran on")]
+    #[error("at {at} this guest waits for an interrupt, the primary's ran on")]
     Idle {
         /// Where.
         at: Position,
     },
-    /// Registers or virtual time differ.
-    #[error("at {at:?} the registers' digest is {found:#010x}, the primary's was {expected:#010x}")]
+    /// The guest ran by a point between two exits, or never came there.
+    #[error("the guest missed {point}: {how}")]
+    Missed {
+        /// The point.
+        point: Position,
+        /// What it did instead.
+        how: String,
+    },
+    /// The digests of an epoch's end differ.
+    #[error("at {at} {part} differ from the primary's")]
     Digest {
         /// Where.
         at: Position,
-        /// The primary's.
-        expected: u32,
-        /// This guest's.
-        found: u32,
+        /// The first part that differs.
+        part: Part,
     },
 }
 
@@ -108,7 +114,7 @@ impl Replayer {
             next => Err(Divergence::UnexpectedClock {
                 at,
                 next: match next {
-                    Some((_, entry)) => format!("{} at {:?}", entry.event.name(), entry.at),
+                    Some((_, entry)) => format!("{} at {}", entry.event.name(), entry.at),
                     None => "nothing yet".to_owned(),
                 },
             }),
@@ -121,17 +127,19 @@ impl Replayer {
     ///
     /// When the next entry lies before `at`: it can no longer be applied.
     pub fn next_at(&mut self, at: Position) -> Result<Option<(Epoch, Event)>, Divergence> {
-        match self.entries.front() {
-            Some((_, entry)) if entry.at < at => Err(Divergence::Passed {
-                at,
-                entry: entry.at,
-            }),
-            Some((_, entry)) if entry.at == at => Ok(self
-                .entries
-                .pop_front()
-                .map(|(epoch, entry)| (epoch, entry.event))),
-            _ => Ok(None),
+        let Some((_, next)) = self.entries.front() else {
+            return Ok(None);
+        };
+        // A snapshot is loaded anywhere between its exit and the next one.
+        let whole = matches!(next.event, Event::Pages(_) | Event::Snapshot(_));
+        if next.at == at || (whole && next.at.exits() == at.exits()) {
+            let next = self.entries.pop_front();
+            return Ok(next.map(|(epoch, entry)| (epoch, entry.event)));
         }
+        if at.is_past(next.at) {
+            return Err(Divergence::Passed { at, entry: next.at });
+        }
+        Ok(None)
     }
 
     /// Notes an output that this guest made; the log's own record of it comes later.
@@ -155,8 +163,8 @@ impl Replayer {
     pub fn check_reached(
         &mut self,
         at: Position,
-        expected: u32,
-        found: u32,
+        expected: &Digest,
+        found: &Digest,
     ) -> Result<(), Divergence> {
         if !self.outputs.is_empty() {
             return Err(Divergence::ExtraOutputs {
@@ -164,14 +172,10 @@ impl Replayer {
                 extra: self.outputs.len(),
             });
         }
-        if expected != found {
-            return Err(Divergence::Digest {
-                at,
-                expected,
-                found,
-            });
+        match expected.difference(found) {
+            Some(part) => Err(Divergence::Digest { at, part }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Forgets what was expected: a snapshot has replaced the guest's state.
@@ -199,7 +203,12 @@ mod tests {
             vec![
                 entry(2, Event::Input(Input::Clock { now: 9 })),
                 entry(2, Event::Input(Input::PowerButton)),
-                entry(4, Event::Reached { digest: 1 }),
+                entry(
+                    4,
+                    Event::Reached {
+                        digest: Digest::default(),
+                    },
+                ),
             ],
         );
         assert_eq!(replayer.next_at(Position::Exit(1)), Ok(None));
@@ -224,6 +233,10 @@ mod tests {
         replayer.made_output(&frame(1));
         assert!(replayer.check_output(at, effect_crc(&frame(2))).is_err());
         replayer.made_output(&frame(1));
-        assert!(replayer.check_reached(at, 0, 0).is_err());
+        assert!(
+            replayer
+                .check_reached(at, &Digest::default(), &Digest::default())
+                .is_err()
+        );
     }
 }

@@ -57,6 +57,20 @@ fn interrupts_through_the_apics_window() {
     same_again("counter", "count=5000 xapic", &[], "counter: count=5000");
 }
 
+/// Interrupts at random moments into branches, string instructions, page faults, user mode and code with
+/// interrupts off: each lands at the same instruction again.
+#[test]
+fn a_storm_of_interrupts_at_points_between_exits() {
+    need_kvm!();
+    let doctor = ftd(["doctor", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&doctor.stdout).unwrap_or_default();
+    if report["possible"]["clock"] != "pmu" {
+        eprintln!("SKIPPED: this host counts no branches");
+        return;
+    }
+    same_again("storm", "ticks=150", &["--clock", "pmu"], "storm: rounds=");
+}
+
 #[test]
 fn clocks() {
     need_kvm!();

@@ -12,6 +12,9 @@ pub enum Clock {
     /// Every synchronous exit counts, the interrupt window among them: a pending interrupt lands as
     /// soon as the guest can take it. Needs a KVM whose window opens at the same instruction every time.
     Exit,
+    /// As `exit`, and the host's counter of conditional branches names the points between exits: what
+    /// comes from outside lands where the guest happens to be.
+    Pmu,
     /// No window is asked for, so an interrupt lands only at an exit that the guest makes by itself. For
     /// a KVM that notices late that the guest can take an interrupt, as one that emulates guest
     /// kernels does.
@@ -20,16 +23,20 @@ pub enum Clock {
 
 /// No clock has that name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no clock {name:?}; ftd has exit and plain-exit")]
+#[error("there is no clock {name:?}; ftd has pmu, exit and plain-exit")]
 pub struct UnknownClock {
     /// What was asked for.
     pub name: String,
 }
 
 impl Clock {
+    /// All of them.
+    pub const ALL: [Clock; 3] = [Clock::Pmu, Clock::Exit, Clock::PlainExit];
+
     /// The name under which users, logs and handshakes know it.
     pub const fn name(self) -> &'static str {
         match self {
+            Clock::Pmu => "pmu",
             Clock::Exit => "exit",
             Clock::PlainExit => "plain-exit",
         }
@@ -37,7 +44,12 @@ impl Clock {
 
     /// Whether the guest may be stopped at the interrupt window.
     pub const fn has_window(self) -> bool {
-        matches!(self, Clock::Exit)
+        matches!(self, Clock::Exit | Clock::Pmu)
+    }
+
+    /// Whether points between two exits are positions.
+    pub const fn counts(self) -> bool {
+        matches!(self, Clock::Pmu)
     }
 }
 
@@ -51,7 +63,7 @@ impl FromStr for Clock {
     type Err = UnknownClock;
 
     fn from_str(name: &str) -> Result<Clock, UnknownClock> {
-        [Clock::Exit, Clock::PlainExit]
+        Clock::ALL
             .into_iter()
             .find(|clock| clock.name() == name)
             .ok_or_else(|| UnknownClock {
@@ -66,7 +78,7 @@ mod tests {
 
     #[test]
     fn names_are_read_back() {
-        for clock in [Clock::Exit, Clock::PlainExit] {
+        for clock in Clock::ALL {
             assert_eq!(clock.name().parse(), Ok(clock));
         }
         assert!("".parse::<Clock>().is_err());

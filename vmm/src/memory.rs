@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use devices::GuestMemory;
 use devices::layout::{PAGE_BYTES, RAM_BYTES_MAX};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 use vm_memory::bitmap::AtomicBitmap;
 use vm_memory::{
     Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MmapRegion,
@@ -93,7 +93,15 @@ impl Mapping {
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
         // SAFETY: a new anonymous mapping wherever the kernel likes touches no existing memory.
         let start = unsafe { mmap_anonymous(None, length, protection, flags)? };
-        Ok(Mapping { start, bytes })
+        let mapping = Mapping { start, bytes };
+        let ram = mapping
+            .start
+            .map_addr(|start| start.saturating_add(mapping.aligned() - start.get()));
+        // A child has no use for it, and so it is a mapping of its own in /proc/PID/maps, whatever
+        // lies beside it: who looks from outside can find it.
+        // SAFETY: the advice changes nothing in this process; the range lies within the mapping.
+        unsafe { madvise(ram, ram_bytes, MmapAdvise::MADV_DONTFORK)? };
+        Ok(mapping)
     }
 
     fn aligned(&self) -> usize {

@@ -73,6 +73,7 @@ fn verdict(passed: anyhow::Result<bool>) -> anyhow::Result<()> {
 
 /// Parses the command line and carries it out.
 pub fn main() -> ExitCode {
+    crate::host::heap::give_freed_memory_back();
     let cli = Cli::parse();
     let default = if cli.verbose {
         "ftd=debug,vmm=debug"

@@ -35,10 +35,14 @@ pub struct GuestOptions {
     /// CPU model the guest sees; both hosts must have it [default: the host vendor's].
     #[arg(long, value_name = "NAME")]
     pub cpu: Option<CpuModel>,
-    /// How positions in the guest's execution are made: exit or plain-exit; both hosts of a pair must
+    /// How positions in the guest's execution are made: pmu, exit or plain-exit; both hosts of a pair must
     /// use the same [default: the best this host has, see `ftd doctor`].
     #[arg(long, value_name = "NAME")]
     pub clock: Option<Clock>,
+    /// With the pmu clock: by how many branches the counter's alarm may be late [default: what is known
+    /// of this CPU].
+    #[arg(long, value_name = "BRANCHES")]
+    pub skid: Option<u64>,
     /// KVM's device.
     #[arg(long, value_name = "DEVICE", default_value = vmm::kvm::DEVICE)]
     pub kvm: PathBuf,
@@ -67,12 +71,21 @@ pub struct GuestOptions {
     #[arg(long, value_name = "MS", default_value_t = 10,
           value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub patience_ms: u64,
+    /// Within so many seconds the backup has compared all of its RAM with the primary's once, a share with
+    /// every epoch; 0 compares none.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub ram_check_seconds: u64,
 }
 
 impl GuestOptions {
     /// `patience_ms` as a duration.
     pub fn patience(&self) -> Duration {
         Duration::from_millis(self.patience_ms)
+    }
+
+    /// `ram_check_seconds` as a duration.
+    pub fn ram_check(&self) -> Duration {
+        Duration::from_secs(self.ram_check_seconds)
     }
 }
 

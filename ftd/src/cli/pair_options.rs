@@ -78,6 +78,7 @@ impl PairArgs {
             events: self.events.clone(),
             live: LiveOptions {
                 patience: guest.patience(),
+                ram_check: guest.ram_check(),
                 policy: EpochPolicy::default(),
                 wait_for_log: wait_for_backup,
             },

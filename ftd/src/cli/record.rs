@@ -23,6 +23,9 @@ pub struct Options {
     /// Stop after so many seconds [default: when the guest powers off, or on SIGINT or SIGTERM].
     #[arg(long, value_name = "SECONDS")]
     stop_after: Option<f64>,
+    /// Stop this process (SIGSTOP) where the guest has ended, for its memory to be read from outside.
+    #[arg(long, hide = true)]
+    hold: bool,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -34,6 +37,7 @@ pub fn run(options: &Options) -> Result<()> {
     let (guest, booted) = shell.boot_to_replay(&options.guest)?;
     let live = LiveOptions {
         patience: options.guest.patience(),
+        ram_check: options.guest.ram_check(),
         policy: EpochPolicy::default(),
         wait_for_log: true,
     };
@@ -41,6 +45,7 @@ pub fn run(options: &Options) -> Result<()> {
         live,
         stop_after: options.stop_after.map(Duration::from_secs_f64),
         log: Some(&options.log),
+        hold: options.hold,
     };
     let report = solo::run(&shell, guest, &booted, &options.guest, &solo)?;
     let hash = report
@@ -58,6 +63,9 @@ pub fn run(options: &Options) -> Result<()> {
                 "log_bytes": report.log_bytes,
                 "log_entries": report.log_entries,
                 "epochs": report.counters.epochs,
+                "clock": shell.clock.name(),
+                "landings": report.counters.landings,
+                "landings_put_off": report.counters.landings_put_off,
                 "snapshots": report.counters.snapshots,
                 "snapshot_pages": report.counters.snapshot_pages,
                 "snapshot_seconds": report.counters.snapshot_time.as_secs_f64(),

@@ -16,8 +16,9 @@ use vmm::guest::StateHash;
 
 use crate::host::disk::{Disk, DiskOptions};
 use crate::run::RunError;
-use crate::run::replaying::{Source, follow};
+use crate::run::replaying::{Replayed, Source, follow};
 use crate::setup::Shell;
+use crate::signals;
 
 /// Options of `ftd replay`.
 #[derive(Debug, Args)]
@@ -31,6 +32,13 @@ pub struct Options {
     /// KVM's device.
     #[arg(long, value_name = "DEVICE", default_value = vmm::kvm::DEVICE)]
     kvm: PathBuf,
+    /// With a log of the pmu clock: by how many branches the counter's alarm may be late [default: what
+    /// is known of this CPU].
+    #[arg(long, value_name = "BRANCHES")]
+    skid: Option<u64>,
+    /// Stop this process (SIGSTOP) where the guest has ended, for its memory to be read from outside.
+    #[arg(long, hide = true)]
+    hold: bool,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -84,7 +92,8 @@ pub fn run(options: &Options) -> Result<()> {
         .clock
         .parse()
         .with_context(|| format!("cannot replay {name}"))?;
-    let shell = Shell::for_log(&options.kvm, cpu_model, clock, header.ram_bytes, config)?;
+    let mut shell = Shell::for_log(&options.kvm, cpu_model, clock, header.ram_bytes, config)?;
+    shell.set_skid(options.skid);
     let guest = shell.empty_guest()?;
     let started = Instant::now();
     let source = LogSource { reader, epochs: 0 };
@@ -94,19 +103,15 @@ pub fn run(options: &Options) -> Result<()> {
     let Some(end) = replayed.source.reader.end() else {
         bail!("{name} has no end record")
     };
+    if options.hold {
+        signals::hold();
+    }
     let same = end.state_hash == state.combined() && end.position == Position::Exit(exits);
-    report(
-        options,
-        &state,
-        exits,
-        replayed.source.epochs,
-        started,
-        same,
-    );
+    report(options, &replayed, &state, started, same);
     if !same {
         bail!(
             "the replay of {name} ended in another state than the recording: state hash {state} \
-             at exit {exits}, recorded {} at {:?}",
+             at exit {exits}, recorded {} at {}",
             blake3::Hash::from(end.state_hash).to_hex(),
             end.position
         );
@@ -116,20 +121,25 @@ pub fn run(options: &Options) -> Result<()> {
 
 fn report(
     options: &Options,
+    replayed: &Replayed<LogSource>,
     state: &StateHash,
-    exits: u64,
-    epochs: u64,
     started: Instant,
     same: bool,
 ) {
     let seconds = started.elapsed().as_secs_f64();
+    let exits = replayed.guest.exits();
+    let seeks = replayed.guest.seek_counters();
     if options.json {
         println!(
             "{}",
             serde_json::json!({
                 "ok": same,
                 "exits": exits,
-                "epochs": epochs,
+                "epochs": replayed.source.epochs,
+                "points": seeks.reached,
+                "stops": seeks.stops,
+                "branches_left": seeks.branches,
+                "stops_per_branch_median": seeks.stops_per_branch_median(),
                 "state_hash": state.to_string(),
                 "same_state": same,
                 "seconds": seconds,

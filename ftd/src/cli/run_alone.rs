@@ -25,6 +25,7 @@ pub fn run(options: &Options) -> Result<()> {
     let (guest, booted) = shell.boot(&options.guest)?;
     let live = LiveOptions {
         patience: options.guest.patience(),
+        ram_check: options.guest.ram_check(),
         policy: EpochPolicy::default(),
         wait_for_log: false,
     };
@@ -32,6 +33,7 @@ pub fn run(options: &Options) -> Result<()> {
         live,
         stop_after: None,
         log: None,
+        hold: false,
     };
     let report = solo::run(&shell, guest, &booted, &options.guest, &solo)?;
     if options.json {

@@ -34,6 +34,8 @@ pub enum Loss {
     FullGuests,
     /// The clock `exit`.
     ExitClock,
+    /// The clock `pmu`.
+    PmuClock,
     /// Comfort or speed.
     Little,
 }
@@ -112,7 +114,7 @@ const fn row(
     }
 }
 
-use Loss::{Everything, ExitClock, FullGuests, Little, Logs};
+use Loss::{Everything, ExitClock, FullGuests, Little, Logs, PmuClock};
 use Status::{Degraded, Missing};
 
 const DEVICE: Row = row(
@@ -266,19 +268,19 @@ const PROBES: [(Row, Probe); 14] = [
             "single-step",
             Little,
             Degraded,
-            "reaching a counted position, in kernel and user code (not used by the exit clocks)",
-            "nothing, as long as the exit clocks are used",
+            "nothing: the pmu clock reaches its points by breakpoints",
+            "nothing",
         ),
         both_steps,
     ),
     (
         row(
             "branch-counter",
-            Little,
-            Missing,
-            "counted positions (not used by the exit clocks)",
-            "nothing, as long as the exit clocks are used; a virtual host needs its PMU passed on, and \
-             kernel.perf_event_paranoid at 2 or less",
+            PmuClock,
+            Degraded,
+            "clock pmu: an input as soon as it comes, at a point between two exits",
+            "nothing: ftd takes an exit clock by itself. For the pmu clock a virtual host needs its PMU \
+             passed on, and kernel.perf_event_paranoid at 2 or less",
         ),
         pmu::branches,
     ),

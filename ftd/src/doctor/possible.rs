@@ -55,10 +55,14 @@ impl Possible {
             Guests::All
         };
         let logged = if lost(Loss::Logs) { Guests::None } else { run };
-        let clock = match (logged, lost(Loss::ExitClock)) {
-            (Guests::None, _) => None,
-            (_, false) => Some(Clock::Exit),
-            (_, true) => Some(Clock::PlainExit),
+        let clock = if logged == Guests::None {
+            None
+        } else if lost(Loss::ExitClock) {
+            Some(Clock::PlainExit)
+        } else if lost(Loss::PmuClock) {
+            Some(Clock::Exit)
+        } else {
+            Some(Clock::Pmu)
         };
         Possible {
             run,
@@ -95,6 +99,7 @@ mod tests {
             Loss::Logs,
             Loss::FullGuests,
             Loss::ExitClock,
+            Loss::PmuClock,
             Loss::Little,
         ]
         .into_iter()
@@ -119,8 +124,9 @@ mod tests {
         let all = failed(&[Loss::Little]);
         assert_eq!(
             (all.run, all.pair, all.clock),
-            (Guests::All, Guests::All, Some(Clock::Exit))
+            (Guests::All, Guests::All, Some(Clock::Pmu))
         );
+        assert_eq!(failed(&[Loss::PmuClock]).clock, Some(Clock::Exit));
         let late = failed(&[Loss::ExitClock, Loss::FullGuests]);
         assert_eq!(
             (late.pair, late.clock),

@@ -9,6 +9,7 @@
 //! * [`console`]: where console bytes go to and come from.
 //! * [`disk`]: disk images and the threads that carry out disk requests.
 //! * [`entropy`]: random bytes from the host's kernel.
+//! * [`heap`]: the heap of this process.
 //! * [`priority`]: scheduling priority of threads that work beside the guest.
 //! * [`tap`]: the guest's cable: a TAP device, on a bridge or not.
 
@@ -18,5 +19,6 @@ pub mod clock;
 pub mod console;
 pub mod disk;
 pub mod entropy;
+pub mod heap;
 pub mod priority;
 pub mod tap;

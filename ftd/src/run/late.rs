@@ -1,10 +1,13 @@
-//! When a running guest must be stopped for what waits to land: the lateness rules of the `exit`
-//! clock.
+//! When a running guest is stopped for what waits to land: at once where the `pmu` clock names the
+//! point, and by the lateness rules of the `exit` clock elsewhere.
 
 use super::RunError;
 use super::live::{Live, Sink};
 use crate::host::clock::{monotonic_ns, thread_cpu_ns};
 use std::time::Duration;
+
+/// How long the guest runs on from a point that can't be a position, to the next that is tried.
+const LAND_AGAIN: Duration = Duration::from_micros(20);
 
 /// Something is late, and the guest was seen running towards its next exit.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +23,9 @@ impl<S: Sink> Live<S> {
     pub(super) fn kicked(&mut self) -> Result<bool, RunError> {
         if self.recorder.is_none() {
             return Ok(true);
+        }
+        if self.guest.clock().counts() {
+            return self.land_for_what_waits();
         }
         let patience = self.patience_ns();
         let input_late = self
@@ -41,6 +47,26 @@ impl<S: Sink> Live<S> {
         self.counters.idle_kicks += 1;
         // Nothing landed here, so the log need not know that the guest was stopped.
         Ok(false)
+    }
+
+    /// Makes the guest's point a position if anything waits to land.
+    fn land_for_what_waits(&mut self) -> Result<bool, RunError> {
+        if !self.inbox.any() && self.timer_overdue_ns().is_none() {
+            self.counters.idle_kicks += 1;
+            return Ok(false);
+        }
+        let landed = self.guest.land()?;
+        if landed {
+            self.landing_tries = 0;
+            self.counters.landings += 1;
+        } else {
+            // Where entering the guest takes that long, a kick may come before it has moved at all.
+            let after = LAND_AGAIN * (1 << self.landing_tries.min(8));
+            self.landing_tries += 1;
+            self.counters.landings_put_off += 1;
+            self.deadline_timer.set(after);
+        }
+        Ok(landed)
     }
 
     /// Whether the guest has really run for `patience` without an exit. Time passes as well while the
@@ -65,10 +91,13 @@ impl<S: Sink> Live<S> {
         false
     }
 
-    /// Whether a kick is on its way that decides about the run from the last exit.
+    /// Whether a kick is on its way that decides about the run from the last exit, or about a landing
+    /// that was put off.
     pub(super) fn is_stuck(&self) -> bool {
-        self.stuck
-            .is_some_and(|stuck| stuck.exits == self.guest.exits())
+        self.landing_tries > 0
+            || self
+                .stuck
+                .is_some_and(|stuck| stuck.exits == self.guest.exits())
     }
 
     /// Half of the patience: it is waited for twice, see [`Live::runs_without_exit`].

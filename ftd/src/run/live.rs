@@ -16,6 +16,7 @@ use vmm::kvm::{Kick, KickTimer, kick};
 use super::RunError;
 use super::inbox::{FRAMES_MAX, Inbox, Order};
 use super::late::Stuck;
+use super::ram_check::RamCheck;
 use crate::host::clock::{VirtualClock, monotonic_ns};
 
 /// Where log, outputs and requests of a live guest go. Called on the vCPU thread.
@@ -39,6 +40,8 @@ pub struct LiveOptions {
     pub patience: Duration,
     /// When epochs end.
     pub policy: EpochPolicy,
+    /// Within this time the digests have covered all of RAM once; zero: they cover none.
+    pub ram_check: Duration,
     /// Enter the guest only once somebody logs it.
     pub wait_for_log: bool,
 }
@@ -65,6 +68,10 @@ pub struct LiveCounters {
     pub snapshot_pages: u64,
     /// How long the guest stood still for them.
     pub snapshot_time: Duration,
+    /// Points between exits at which inputs landed.
+    pub landings: u64,
+    /// Points at which nothing could land, so that the guest ran on for a little.
+    pub landings_put_off: u64,
     /// Kicks that found nothing to do.
     pub idle_kicks: u64,
     /// The guest opened the time-stamp counter to its user space again.
@@ -79,11 +86,14 @@ pub struct Live<S> {
     pub(super) inbox: Arc<Inbox>,
     clock: VirtualClock,
     pub(super) options: LiveOptions,
+    ram_check: RamCheck,
     /// How long an input waits for an exit now: at least as long as the option says.
     pub(super) patience: Duration,
     pub(super) deadline_timer: KickTimer,
     armed_for: Option<u64>,
     pub(super) stuck: Option<Stuck>,
+    /// How often in a row the guest was at no point where it could land.
+    pub(super) landing_tries: u32,
     /// Virtual time since when an interrupt has waited that has no window to land in.
     pub(super) stranded_since: Option<u64>,
     inputs: VecDeque<Input>,
@@ -106,7 +116,14 @@ impl<S: Sink> Live<S> {
         inbox.attach(Kick::prepare(guest.vcpu_mut())?, KickTimer::new()?);
         inbox.set_patience(Duration::ZERO);
         guest.set_followed(false);
+        guest.count_branches()?;
+        let ram_check = RamCheck::new(
+            vmm::memory::ram_bytes(guest.memory()),
+            options.ram_check,
+            monotonic_ns(),
+        );
         Ok(Live {
+            ram_check,
             guest,
             sink,
             recorder: None,
@@ -118,6 +135,7 @@ impl<S: Sink> Live<S> {
             armed_for: None,
             stranded_since: None,
             stuck: None,
+            landing_tries: 0,
             inputs: VecDeque::new(),
             frames: VecDeque::new(),
             outputs: Vec::new(),
@@ -153,6 +171,7 @@ impl<S: Sink> Live<S> {
             self.arm_deadline();
             at_boundary = match self.guest.enter()? {
                 Stop::Exit(access) => {
+                    self.landing_tries = 0;
                     self.at_exit(access)?;
                     true
                 }
@@ -170,7 +189,7 @@ impl<S: Sink> Live<S> {
     }
 
     fn at(&self) -> Position {
-        Position::Exit(self.guest.exits())
+        self.guest.position()
     }
 
     pub(super) fn virtual_now(&mut self) -> u64 {
@@ -229,8 +248,13 @@ impl<S: Sink> Live<S> {
 
     fn orders_and_inputs(&mut self) -> Result<(), RunError> {
         if self.inbox.any() {
-            while let Some(order) = self.inbox.take_order() {
+            while self.ended.is_none()
+                && let Some(order) = self.inbox.take_order()
+            {
                 self.carry_out_order(order)?;
+            }
+            if self.ended.is_some() {
+                return Ok(());
             }
             self.inbox.take_inputs(&mut self.inputs);
         }
@@ -275,7 +299,11 @@ impl<S: Sink> Live<S> {
                 self.guest.set_followed(true);
                 self.guest.mark_dirty(pages.iter());
                 self.snapshot()?;
-                self.patience = self.options.patience;
+                // Where points can be named, nothing has to wait for an exit.
+                self.patience = match self.guest.clock().counts() {
+                    true => Duration::ZERO,
+                    false => self.options.patience,
+                };
                 self.inbox.set_patience(self.patience / 2);
                 self.sink.clone_stopped(monotonic_ns() - stopped_at)?;
             }
@@ -351,8 +379,12 @@ impl<S: Sink> Live<S> {
 
     /// Ends the open epoch and sends it; its number.
     pub(super) fn close_epoch(&mut self) -> Result<Epoch, RunError> {
+        if self.recorder.is_none() {
+            return Ok(0);
+        }
         let at = self.at();
-        let digest = self.guest.digest();
+        let (first, pages) = self.ram_check.share(monotonic_ns());
+        let digest = self.guest.digest(first, pages)?;
         let Some(recorder) = &mut self.recorder else {
             return Ok(0);
         };

@@ -3,12 +3,14 @@
 //! * [`inbox`]: inputs and orders on their way to the vCPU thread, and the kick that stops it.
 //! * `late`: when a running guest must be stopped for what waits to land.
 //! * [`live`]: the loop of a live guest (primary, alone, recording).
+//! * `ram_check`: the share of RAM that an epoch's digest covers.
 //! * [`replaying`]: the loop of a guest that follows a log (backup, `ftd replay`).
 //! * [`snapshotting`]: stopping a live guest anywhere and putting its state into the log.
 
 pub mod inbox;
 mod late;
 pub mod live;
+mod ram_check;
 pub mod replaying;
 pub mod snapshotting;
 

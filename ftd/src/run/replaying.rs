@@ -1,8 +1,8 @@
 //! The loop of a guest that follows a log: a backup, or `ftd replay`.
 
 use devices::{Effect, Input};
-use replay::{Divergence, EncodedEpoch, Epoch, Event, Position, Replayer, decode_epoch};
-use vmm::guest::{Guest, Stop};
+use replay::{Divergence, EncodedEpoch, Epoch, Event, Point, Position, Replayer, decode_epoch};
+use vmm::guest::{Guest, Sought, Stop};
 use vmm::kvm::{Kick, kick};
 
 use super::RunError;
@@ -37,6 +37,7 @@ pub struct Replayed<S> {
 /// Follows the log of `source` to its end. `guest` is fresh: the log starts with a snapshot.
 pub fn follow<S: Source>(mut guest: Guest, mut source: S) -> Result<Replayed<S>, RunError> {
     source.attach(Kick::prepare(guest.vcpu_mut())?);
+    guest.count_branches()?;
     let mut follower = Follower {
         guest,
         source,
@@ -85,19 +86,33 @@ impl<S: Source> Follower<S> {
             self.replayer
                 .push_epoch(epoch.epoch, decode_epoch(epoch.epoch, &epoch.bytes)?);
         }
-        let here = match self.replayer.next_position() {
-            Some(start) if !self.loaded => start,
-            _ => Position::Exit(self.guest.exits()),
-        };
         let mut applied = false;
-        while let Some((epoch, event)) = self.replayer.next_at(here)? {
+        loop {
+            let here = match self.replayer.next_position() {
+                Some(start) if !self.loaded => start,
+                _ => self.guest.position(),
+            };
+            let Some((epoch, event)) = self.replayer.next_at(here)? else {
+                break;
+            };
             self.apply(here, epoch, event)?;
             applied = true;
         }
         if applied || self.replayer.is_empty() || !self.loaded {
             return Ok(true);
         }
-        self.run_to_exit()?;
+        if self.guest.is_idle() {
+            return Err(Divergence::Idle {
+                at: self.guest.position(),
+            }
+            .into());
+        }
+        match self.replayer.next_position() {
+            Some(Position::Counted { exits, point }) if exits == self.guest.exits() => {
+                self.run_to_point(exits, &point)?;
+            }
+            _ => self.run_to_exit()?,
+        }
         Ok(true)
     }
 
@@ -118,8 +133,8 @@ impl<S: Source> Follower<S> {
                 for page in &snapshot.pages {
                     self.guest.write_page(page.gfn, &page.data)?;
                 }
-                let Position::Exit(exits) = here;
-                self.guest.load(exits, &snapshot.cpu, &snapshot.machine)?;
+                self.guest
+                    .load(here.exits(), &snapshot.cpu, &snapshot.machine)?;
                 self.replayer.forget_outputs();
                 self.loaded = true;
                 self.half_loaded = false;
@@ -127,8 +142,8 @@ impl<S: Source> Follower<S> {
             Event::Output { crc } => self.replayer.check_output(here, crc)?,
             Event::Reached { digest } => {
                 if self.loaded && !self.half_loaded {
-                    self.replayer
-                        .check_reached(here, digest, self.guest.digest())?;
+                    let found = self.guest.digest(digest.ram.first, digest.ram.pages)?;
+                    self.replayer.check_reached(here, &digest, &found)?;
                 }
                 self.executed = epoch;
                 self.source.executed(epoch, self.guest.machine().now())?;
@@ -148,12 +163,6 @@ impl<S: Source> Follower<S> {
     }
 
     fn run_to_exit(&mut self) -> Result<(), RunError> {
-        if self.guest.is_idle() {
-            return Err(Divergence::Idle {
-                at: Position::Exit(self.guest.exits()),
-            }
-            .into());
-        }
         loop {
             match self.guest.enter()? {
                 Stop::Exit(access) => {
@@ -165,18 +174,37 @@ impl<S: Source> Follower<S> {
                     self.note_effects();
                     return Ok(());
                 }
-                Stop::Kicked => {
-                    kick::acknowledge();
-                    if self.source.abandoned() {
-                        return Err(RunError::Crashed(format!(
-                            "no exit came after exit {}, where the log has one",
-                            self.guest.exits()
-                        )));
-                    }
-                }
+                Stop::Kicked => self.acknowledge_kick()?,
                 Stop::Crashed(why) => return Err(RunError::Crashed(why)),
             }
         }
+    }
+
+    fn run_to_point(&mut self, exits: u64, point: &Point) -> Result<(), RunError> {
+        loop {
+            match self.guest.seek(point)? {
+                Sought::Reached => return Ok(()),
+                Sought::Kicked => self.acknowledge_kick()?,
+                Sought::Missed(how) => {
+                    let point = Position::Counted {
+                        exits,
+                        point: *point,
+                    };
+                    return Err(Divergence::Missed { point, how }.into());
+                }
+            }
+        }
+    }
+
+    fn acknowledge_kick(&self) -> Result<(), RunError> {
+        kick::acknowledge();
+        if self.source.abandoned() {
+            return Err(RunError::Crashed(format!(
+                "no exit came after exit {}, where the log has one",
+                self.guest.exits()
+            )));
+        }
+        Ok(())
     }
 
     /// Outputs of a replaying guest go nowhere: the primary's have gone out, or will.

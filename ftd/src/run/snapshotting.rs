@@ -68,7 +68,7 @@ fn snapshot(
     let machine = guest.save_machine()?;
     // Entries of the open epoch stay in it: an epoch that holds a part of a snapshot is the only
     // one whose digest the backup cannot compare, since the guest is at no exit here.
-    let digest = guest.digest();
+    let digest = guest.digest(0, 0)?;
     let mut chunk: Vec<Page> = Vec::new();
     let mut failed = None;
     let mut pages = 0;

@@ -2,9 +2,9 @@
 
 use devices::{Console, DiskError, DiskOutcome, Input};
 
-use super::{CodecError, CodecFault, FAR, MAX_EPOCH_BYTES, MAX_EPOCH_ENTRIES, kind};
-use crate::entry::{Entry, Epoch, Event, Page, Position, Snapshot};
-use crate::wire::{GFN_END, Reader};
+use super::{CodecError, CodecFault, FAR, MAX_EPOCH_BYTES, MAX_EPOCH_ENTRIES, is_share, kind};
+use crate::entry::{Digest, Entry, Epoch, Event, Page, Point, Position, RamShare, Snapshot};
+use crate::wire::{GFN_END, Reader, unzigzag};
 
 /// Decodes the entries of epoch `epoch`; the last of them is `Reached`.
 ///
@@ -24,6 +24,7 @@ pub struct EpochReader<'a> {
     entries: u32,
     pages: u64,
     last: u64,
+    point: Option<Point>,
     clock: u64,
     done: bool,
 }
@@ -37,6 +38,7 @@ impl<'a> EpochReader<'a> {
             entries: 0,
             pages: 0,
             last: 0,
+            point: None,
             clock: 0,
             done: false,
         }
@@ -50,15 +52,29 @@ impl<'a> EpochReader<'a> {
         if self.reader.is_empty() {
             return Err(CodecFault::NotReached);
         }
-        let tag = self.reader.u8()?;
-        let mut distance = u64::from(tag >> 4);
-        if distance == FAR {
-            let rest = self.reader.varint()?;
-            distance = distance.checked_add(rest).ok_or(CodecFault::Position)?;
+        let mut kind = self.position()?;
+        if kind == kind::POINT {
+            let point = self.point()?;
+            if self.point.replace(point) == Some(point) {
+                return Err(CodecFault::Position);
+            }
+            let exits = self.last;
+            kind = self.position()?;
+            let stays = self.last == exits && self.point.is_some();
+            if !stays || matches!(kind, kind::POINT | kind::PAGES | kind::SNAPSHOT) {
+                return Err(CodecFault::Position);
+            }
+        } else if matches!(kind, kind::PAGES | kind::SNAPSHOT) {
+            self.point = None;
         }
-        let exit = self.last.checked_add(distance);
-        self.last = exit.ok_or(CodecFault::Position)?;
-        let event = self.event(tag & 0xf)?;
+        let at = match self.point {
+            Some(point) => Position::Counted {
+                exits: self.last,
+                point,
+            },
+            None => Position::Exit(self.last),
+        };
+        let event = self.event(kind)?;
         if matches!(event, Event::Reached { .. }) {
             if !self.reader.is_empty() {
                 return Err(CodecFault::ReachedEarly);
@@ -66,9 +82,34 @@ impl<'a> EpochReader<'a> {
             self.done = true;
         }
         self.entries += 1;
-        Ok(Entry {
-            at: Position::Exit(self.last),
-            event,
+        Ok(Entry { at, event })
+    }
+
+    /// Reads a tag, moves on by its distance, and answers its kind.
+    fn position(&mut self) -> Result<u8, CodecFault> {
+        let tag = self.reader.u8()?;
+        let mut distance = u64::from(tag >> 4);
+        if distance == FAR {
+            let rest = self.reader.varint()?;
+            distance = distance.checked_add(rest).ok_or(CodecFault::Position)?;
+        }
+        if distance > 0 {
+            self.point = None;
+        }
+        let exits = self.last.checked_add(distance);
+        self.last = exits.ok_or(CodecFault::Position)?;
+        Ok(tag & 0xf)
+    }
+
+    fn point(&mut self) -> Result<Point, CodecFault> {
+        let further = self.reader.varint()?;
+        let from = self.point.map_or(0, |point| point.branches);
+        let branches = from.checked_add(further);
+        Ok(Point {
+            branches: branches.ok_or(CodecFault::Position)?,
+            rip: unzigzag(self.reader.varint()?),
+            rcx: unzigzag(self.reader.varint()?),
+            registers: self.reader.u32_le()?,
         })
     }
 
@@ -84,9 +125,30 @@ impl<'a> EpochReader<'a> {
                 crc: self.reader.u32_le()?,
             },
             kind::REACHED => Event::Reached {
-                digest: self.reader.u32_le()?,
+                digest: self.digest()?,
             },
             kind => Event::Input(self.input(kind)?),
+        })
+    }
+
+    fn digest(&mut self) -> Result<Digest, CodecFault> {
+        let (registers, devices) = (self.reader.u32_le()?, self.reader.u32_le()?);
+        let pages = u32::try_from(self.reader.varint()?).map_err(|_| CodecFault::Share)?;
+        let mut ram = RamShare::default();
+        if pages > 0 {
+            ram = RamShare {
+                first: self.reader.varint()?,
+                pages,
+                crc: self.reader.u32_le()?,
+            };
+        }
+        if !is_share(ram.first, ram.pages) {
+            return Err(CodecFault::Share);
+        }
+        Ok(Digest {
+            registers,
+            devices,
+            ram,
         })
     }
 

@@ -2,12 +2,16 @@
 
 use devices::{Console, DiskError, DiskOutcome, Input};
 
-use super::{CodecError, CodecFault, EncodedEpoch, FAR, MAX_EPOCH_BYTES, MAX_EPOCH_ENTRIES, kind};
-use crate::entry::{Epoch, Event, Position, Snapshot};
-use crate::wire::{GFN_END, put_bytes, put_pages, put_varint};
+use super::{
+    CodecError, CodecFault, EncodedEpoch, FAR, MAX_EPOCH_BYTES, MAX_EPOCH_ENTRIES, is_share, kind,
+};
+use crate::entry::{Digest, Epoch, Event, Point, Position, Snapshot};
+use crate::wire::{GFN_END, put_bytes, put_pages, put_varint, zigzag};
 
-/// Room kept for the `Reached` that closes an epoch.
-const REACHED_BYTES_MAX: usize = 1 + 10 + 4;
+/// Room kept for the `Reached` that closes an epoch, and its point.
+const REACHED_BYTES_MAX: usize = 1 + 10 + DIGEST_BYTES_MAX + POINT_BYTES_MAX;
+const DIGEST_BYTES_MAX: usize = 4 + 4 + 5 + 10 + 4;
+const POINT_BYTES_MAX: usize = 1 + 10 + 3 * 10 + 4;
 
 /// Encodes entries as they happen, epoch after epoch.
 #[derive(Debug, Clone)]
@@ -17,6 +21,7 @@ pub struct EpochBuilder {
     entries: u32,
     pages: u64,
     last: u64,
+    point: Option<Point>,
     clock: u64,
 }
 
@@ -29,6 +34,7 @@ impl EpochBuilder {
             entries: 0,
             pages: 0,
             last: 0,
+            point: None,
             clock: 0,
         }
     }
@@ -61,11 +67,17 @@ impl EpochBuilder {
     /// appends), a page is malformed, or the epoch would grow beyond [`MAX_EPOCH_BYTES`],
     /// [`MAX_EPOCH_ENTRIES`] or a guest's RAM in pages. The builder is then as it was before.
     pub fn push(&mut self, at: Position, event: &Event) -> Result<(), CodecError> {
-        let before = (self.bytes.len(), self.last, self.clock, self.pages);
+        let before = (
+            self.bytes.len(),
+            self.last,
+            self.point,
+            self.clock,
+            self.pages,
+        );
         let pushed = self.encode(at, event);
         pushed.map_err(|fault| {
             self.bytes.truncate(before.0);
-            (_, self.last, self.clock, self.pages) = before;
+            (_, self.last, self.point, self.clock, self.pages) = before;
             self.error(fault)
         })
     }
@@ -74,11 +86,14 @@ impl EpochBuilder {
     ///
     /// # Errors
     ///
-    /// When `at` lies before the last entry.
-    pub fn close(&mut self, at: Position, digest: u32) -> Result<EncodedEpoch, CodecError> {
+    /// When `at` lies before the last entry, or the digest's share of RAM is none.
+    pub fn close(&mut self, at: Position, digest: Digest) -> Result<EncodedEpoch, CodecError> {
+        if !is_share(digest.ram.first, digest.ram.pages) {
+            return Err(self.error(CodecFault::Share));
+        }
         self.put_tag(at, kind::REACHED)
             .map_err(|fault| self.error(fault))?;
-        self.bytes.extend_from_slice(&digest.to_le_bytes());
+        self.put_digest(&digest);
         let next = EpochBuilder {
             bytes: Vec::with_capacity(self.bytes.len().min(1 << 16)),
             ..EpochBuilder::new(self.epoch + 1)
@@ -91,6 +106,21 @@ impl EpochBuilder {
         })
     }
 
+    fn put_digest(&mut self, digest: &Digest) {
+        let Digest {
+            registers,
+            devices,
+            ram,
+        } = digest;
+        self.bytes.extend_from_slice(&registers.to_le_bytes());
+        self.bytes.extend_from_slice(&devices.to_le_bytes());
+        put_varint(&mut self.bytes, u64::from(ram.pages));
+        if ram.pages > 0 {
+            put_varint(&mut self.bytes, ram.first);
+            self.bytes.extend_from_slice(&ram.crc.to_le_bytes());
+        }
+    }
+
     fn error(&self, fault: CodecFault) -> CodecError {
         CodecError {
             epoch: self.epoch,
@@ -101,9 +131,43 @@ impl EpochBuilder {
     }
 
     fn put_tag(&mut self, at: Position, kind: u8) -> Result<(), CodecFault> {
-        let Position::Exit(exit) = at;
-        let distance = exit.checked_sub(self.last).ok_or(CodecFault::Position)?;
-        self.last = exit;
+        let whole = matches!(kind, kind::PAGES | kind::SNAPSHOT);
+        match at {
+            Position::Exit(exits) => {
+                if exits == self.last && self.point.is_some() && !whole {
+                    return Err(CodecFault::Position);
+                }
+                self.point = None;
+            }
+            Position::Counted { .. } if whole => return Err(CodecFault::Position),
+            Position::Counted { exits, point } => self.put_point(exits, point)?,
+        }
+        self.put_distance(at.exits(), kind)
+    }
+
+    fn put_point(&mut self, exits: u64, point: Point) -> Result<(), CodecFault> {
+        let same_exit = exits == self.last;
+        if same_exit && self.point == Some(point) {
+            return Ok(());
+        }
+        let from = match self.point {
+            Some(before) if same_exit => before.branches,
+            _ => 0,
+        };
+        let further = point.branches.checked_sub(from);
+        let further = further.ok_or(CodecFault::Position)?;
+        self.put_distance(exits, kind::POINT)?;
+        put_varint(&mut self.bytes, further);
+        put_varint(&mut self.bytes, zigzag(point.rip));
+        put_varint(&mut self.bytes, zigzag(point.rcx));
+        self.bytes.extend_from_slice(&point.registers.to_le_bytes());
+        self.point = Some(point);
+        Ok(())
+    }
+
+    fn put_distance(&mut self, exits: u64, kind: u8) -> Result<(), CodecFault> {
+        let distance = exits.checked_sub(self.last).ok_or(CodecFault::Position)?;
+        self.last = exits;
         if distance < FAR {
             self.bytes.push((distance as u8) << 4 | kind);
         } else {

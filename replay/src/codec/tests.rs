@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::entry::{Event, Page, Position, Snapshot};
+use crate::entry::{Digest, Event, Page, Point, Position, RamShare, Snapshot};
 use crate::wire::GFN_END;
 use devices::{Console, DiskError, DiskOutcome, Input};
 
@@ -48,19 +48,65 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// Distances between positions, and events; the last a `Reached`.
+/// How a position lies to the one before: so many exits further, and then at a point so many branches on.
+fn step() -> impl Strategy<Value = (u64, Option<(u64, u64, u64, u32)>)> {
+    let exits = prop_oneof![4 => 0..20u64, 1 => 0..1u64 << 40];
+    let branches = prop_oneof![Just(0), 0..5000u64];
+    let point = (branches, any::<u64>(), any::<u64>(), any::<u32>());
+    (exits, prop::option::of(point))
+}
+
+fn any_digest() -> impl Strategy<Value = Digest> {
+    let share = (0..GFN_END - 4096, 0..=RamShare::PAGES_MAX, any::<u32>());
+    (any::<u32>(), any::<u32>(), share).prop_map(|(registers, devices, (first, pages, crc))| {
+        let some = u32::from(pages > 0);
+        Digest {
+            registers,
+            devices,
+            ram: RamShare {
+                first: first * u64::from(some),
+                pages,
+                crc: crc * some,
+            },
+        }
+    })
+}
+
+fn digest(registers: u32) -> Digest {
+    Digest {
+        registers,
+        ..Digest::default()
+    }
+}
+
+/// Steps between positions, and events; the last a `Reached`.
 fn entries() -> impl Strategy<Value = Vec<Entry>> {
-    let step = prop_oneof![4 => 0..20u64, 1 => 0..1u64 << 40];
-    let steps = prop::collection::vec((step.clone(), event()), 0..40);
-    (steps, step, any::<u32>()).prop_map(|(mut steps, step, digest)| {
+    let steps = prop::collection::vec((step(), event()), 0..40);
+    (steps, step(), any_digest()).prop_map(|(mut steps, step, digest)| {
         steps.push((step, Event::Reached { digest }));
-        let mut exit = 0;
-        let entry = |(step, event)| {
-            exit += step;
-            Entry {
-                at: Position::Exit(exit),
-                event,
-            }
+        let mut last = Position::Exit(0);
+        let entry = |((step, to), event): (_, Event)| {
+            let whole = matches!(event, Event::Pages(_) | Event::Snapshot(_));
+            let exits = last.exits() + step;
+            last = match (to, last) {
+                _ if whole => Position::Exit(exits),
+                (None, Position::Counted { .. }) if step == 0 => last,
+                (None, _) => Position::Exit(exits),
+                (Some((further, rip, rcx, registers)), _) => {
+                    let from = match last {
+                        Position::Counted { point, .. } if step == 0 => point.branches,
+                        _ => 0,
+                    };
+                    let point = Point {
+                        branches: from + further,
+                        rip,
+                        rcx,
+                        registers,
+                    };
+                    Position::Counted { exits, point }
+                }
+            };
+            Entry { at: last, event }
         };
         steps.into_iter().map(entry).collect()
     })
@@ -93,18 +139,78 @@ fn typical_entries_are_a_few_bytes() {
         builder.push(Position::Exit(exit), &clock).unwrap();
     }
     assert_eq!(builder.entries(), 1000);
-    let epoch = builder.close(Position::Exit(exit), 0).unwrap();
+    let epoch = builder.close(Position::Exit(exit), digest(0)).unwrap();
     let average = epoch.bytes.len() as f64 / f64::from(epoch.entries);
     assert!(average < 4.5, "{average} bytes an entry");
+}
+
+fn counted(exits: u64, branches: u64) -> Position {
+    let point = Point {
+        branches,
+        rip: 0xffff_ffff_8100_0000 + branches,
+        rcx: 0,
+        registers: 7,
+    };
+    Position::Counted { exits, point }
+}
+
+#[test]
+fn an_interrupt_between_two_exits_is_under_24_bytes() {
+    let mut builder = EpochBuilder::new(1);
+    let mut now = 3_600_000_000_000;
+    for i in 0..1000 {
+        now += 4_000_000 + i * 37 % 100_000;
+        let clock = Event::Input(Input::Clock { now });
+        builder.push(counted(i, i * 150_000), &clock).unwrap();
+    }
+    let epoch = builder.close(counted(1000, 0), digest(0)).unwrap();
+    let average = epoch.bytes.len() as f64 / f64::from(epoch.entries);
+    assert!(average < 24.0, "{average} bytes an entry");
+}
+
+#[test]
+fn a_point_lies_behind_its_exit_and_the_points_before() {
+    let clock = Event::Input(Input::Clock { now: 1 });
+    let snapshot = Event::Snapshot(Box::new(Snapshot {
+        cpu: vec![],
+        machine: vec![],
+        pages: vec![],
+    }));
+    let mut builder = EpochBuilder::new(1);
+    builder.push(counted(5, 100), &clock).unwrap();
+    for (at, event) in [
+        (counted(5, 99), &clock),
+        (counted(4, 200), &clock),
+        (Position::Exit(5), &clock),
+        (counted(5, 200), &snapshot),
+    ] {
+        let error = builder.push(at, event).unwrap_err();
+        assert_eq!(error.fault, CodecFault::Position, "{at}");
+    }
+    // Behind a snapshot branches count anew.
+    builder.push(Position::Exit(5), &snapshot).unwrap();
+    builder.push(counted(5, 3), &clock).unwrap();
+    builder.push(Position::Exit(6), &clock).unwrap();
+    let epoch = builder.close(counted(6, 0), digest(2)).unwrap();
+    let entries = epoch.decode().unwrap();
+    let at: Vec<_> = entries.iter().map(|entry| entry.at).collect();
+    let expected = [
+        counted(5, 100),
+        Position::Exit(5),
+        counted(5, 3),
+        Position::Exit(6),
+        counted(6, 0),
+    ];
+    assert_eq!(at, expected);
 }
 
 #[test]
 fn an_epoch_with_nothing_in_it_is_short() {
     let epoch = EpochBuilder::new(7)
-        .close(Position::Exit(1 << 32), 9)
+        .close(Position::Exit(1 << 32), digest(9))
         .unwrap();
     assert_eq!((epoch.epoch, epoch.entries), (7, 1));
-    assert!(epoch.bytes.len() <= 10);
+    assert!(epoch.bytes.len() <= 16);
 }
 
 #[test]
@@ -113,13 +219,13 @@ fn the_builder_starts_the_next_epoch_by_itself() {
     builder
         .push(Position::Exit(9), &Event::Output { crc: 1 })
         .unwrap();
-    let first = builder.close(Position::Exit(9), 2).unwrap();
+    let first = builder.close(Position::Exit(9), digest(2)).unwrap();
     assert!(builder.is_empty());
     assert_eq!(builder.epoch(), 2);
     builder
         .push(Position::Exit(9), &Event::Output { crc: 1 })
         .unwrap();
-    let second = builder.close(Position::Exit(9), 2).unwrap();
+    let second = builder.close(Position::Exit(9), digest(2)).unwrap();
     assert_eq!(first.bytes, second.bytes);
 }
 
@@ -139,7 +245,7 @@ fn a_refused_entry_leaves_the_builder_as_it_was() {
     let huge = Event::Input(Input::NetRx {
         frame: vec![0; MAX_EPOCH_BYTES],
     });
-    let reached = Event::Reached { digest: 0 };
+    let reached = Event::Reached { digest: digest(0) };
     let back = builder.push(Position::Exit(8), &clock).unwrap_err();
     assert_eq!(back.fault, CodecFault::Position);
     for (event, fault) in [
@@ -155,7 +261,7 @@ fn a_refused_entry_leaves_the_builder_as_it_was() {
         assert_eq!((error.entry, error.fault), (1, fault));
     }
     builder.push(Position::Exit(9), &clock).unwrap();
-    let epoch = builder.close(Position::Exit(9), 0).unwrap();
+    let epoch = builder.close(Position::Exit(9), digest(0)).unwrap();
     let entries = epoch.decode().unwrap();
     assert_eq!(entries[0], entries[1]);
     assert_eq!(entries.len(), 3);
@@ -167,7 +273,18 @@ fn malformed_epochs_are_told_apart() {
     assert_eq!(fault(&[0x06]), CodecFault::NotReached);
     assert_eq!(fault(&[0x0f]), CodecFault::Kind(15));
     assert_eq!(fault(&[0x0a, 0, 0, 0]), CodecFault::Wire(WireFault::Short));
-    assert_eq!(fault(&[0x0a, 0, 0, 0, 0, 0x06]), CodecFault::ReachedEarly);
+    let reached = [0x0a, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let then = |more: &[u8]| [&reached[..], more].concat();
+    assert_eq!(fault(&then(&[0x06])), CodecFault::ReachedEarly);
+    let share = |pages: &[u8]| [&reached[..9], pages, &[0, 0, 0, 0, 0]].concat();
+    assert_eq!(fault(&share(&[0x81, 0x20])), CodecFault::Share); // 4097 pages
+    assert_eq!(decode_epoch(1, &share(&[0x80, 0x20])).unwrap().len(), 1);
+    let point = [0x0b, 1, 2, 3, 0, 0, 0, 0];
+    let after = |more: &[u8]| [&point[..], more].concat();
+    assert_eq!(decode_epoch(1, &after(&reached)).unwrap().len(), 1);
+    assert_eq!(fault(&after(&after(&reached))), CodecFault::Position); // twice
+    assert_eq!(fault(&after(&[0x1a])), CodecFault::Position); // none lies there
+    assert_eq!(fault(&after(&[0x07, 0])), CodecFault::Position); // pages at a point
     // 15 exits further, written the long way round.
     assert_eq!(
         fault(&[0xf6, 0x80, 0x00]),
@@ -182,7 +299,7 @@ fn malformed_epochs_are_told_apart() {
     assert_eq!(fault(&[0x03, 0, 0, 9]), CodecFault::Variant(9));
     assert_eq!(fault(&vec![6; MAX_EPOCH_BYTES + 1]), CodecFault::TooLarge);
     let mut entries = vec![6; MAX_EPOCH_ENTRIES as usize];
-    entries.extend_from_slice(&[0x0a, 0, 0, 0, 0]);
+    entries.extend_from_slice(&reached);
     assert_eq!(fault(&entries), CodecFault::TooLarge);
     let error = decode_epoch(8, &[0x06, 0x0f]).unwrap_err();
     assert_eq!((error.epoch, error.entry, error.offset), (8, 1, 1));
@@ -194,7 +311,9 @@ fn malformed_epochs_are_told_apart() {
 
 #[test]
 fn a_wrong_number_of_entries_is_found() {
-    let mut epoch = EpochBuilder::new(1).close(Position::Exit(0), 0).unwrap();
+    let mut epoch = EpochBuilder::new(1)
+        .close(Position::Exit(0), digest(0))
+        .unwrap();
     epoch.entries += 1;
     assert_eq!(epoch.decode().unwrap_err().fault, CodecFault::Count);
 }
@@ -211,8 +330,8 @@ fn the_snapshot_of_a_live_clone_is_recognised() {
     builder
         .push(at, &Event::Snapshot(Box::new(snapshot)))
         .unwrap();
-    assert!(builder.close(at, 0).unwrap().begins_with_snapshot());
-    assert!(!builder.close(at, 0).unwrap().begins_with_snapshot());
+    assert!(builder.close(at, digest(0)).unwrap().begins_with_snapshot());
+    assert!(!builder.close(at, digest(0)).unwrap().begins_with_snapshot());
 }
 
 proptest! {

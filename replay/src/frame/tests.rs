@@ -13,7 +13,9 @@ fn epoch(epoch: Epoch, entries: u64) -> EncodedEpoch {
         let event = Event::Output { crc: exit as u32 };
         builder.push(Position::Exit(exit), &event).unwrap();
     }
-    builder.close(Position::Exit(entries), 7).unwrap()
+    builder
+        .close(Position::Exit(entries), Default::default())
+        .unwrap()
 }
 
 fn hello() -> Message {

@@ -27,7 +27,11 @@ fn epochs(count: u64) -> Vec<EncodedEpoch> {
     for exit in 0..count {
         let event = Event::Output { crc: 5 };
         builder.push(Position::Exit(exit), &event).unwrap();
-        epochs.push(builder.close(Position::Exit(exit + 1), 9).unwrap());
+        epochs.push(
+            builder
+                .close(Position::Exit(exit + 1), Default::default())
+                .unwrap(),
+        );
     }
     epochs
 }
@@ -102,7 +106,7 @@ fn what_is_not_a_log_is_told_apart() {
     other[8] = 9;
     assert_eq!(
         fault(&other),
-        "this log has format version 9, but this ftd reads version 1: use the ftd that wrote it"
+        "this log has format version 9, but this ftd reads version 2: use the ftd that wrote it"
     );
 }
 

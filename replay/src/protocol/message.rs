@@ -8,7 +8,7 @@ use crate::entry::{Epoch, Page};
 use crate::protocol::facts::{Facts, RejectReason};
 
 /// Version of the protocol that this build speaks; raised with any change to a message.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Number of a term of office: it rises by one each time that a copy of the guest becomes the only
 /// live one, by a test-and-set at the arbiter. 0 is before the guest's first start.

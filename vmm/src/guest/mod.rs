@@ -4,6 +4,7 @@
 //! A driver's cycle: [`Guest::enter`]; at an exit, if [`Access::needs_clock`], apply an
 //! `Input::Clock`; [`Guest::carry_out`]; take the machine's effects; apply inputs; again.
 
+mod counting;
 mod hash;
 mod paging;
 mod snapshot;
@@ -12,7 +13,10 @@ mod tsc_trap;
 use devices::machine::{Machine, MachineConfig};
 use devices::{Effect, GuestMemory, Input};
 
+use counting::Branches;
+pub use counting::{Counting, SeekCounters, Sought};
 pub use hash::StateHash;
+use replay::Point;
 use tsc_trap::{TrappedRdtsc, TscTrap};
 
 use crate::boot::BootState;
@@ -37,6 +41,10 @@ pub struct Guest {
     /// a kick stopped it, nothing may be injected: the replica is not stopped there.
     at_position: bool,
     clock: Clock,
+    counting: Option<Counting>,
+    branches: Option<Branches>,
+    /// Where it stands, if that is between two exits.
+    point: Option<Point>,
     /// Somebody follows this guest, or it follows somebody: interrupts land at positions only.
     followed: bool,
     tsc_trap: TscTrap,
@@ -88,6 +96,9 @@ impl Guest {
             fault_due: false,
             at_position: true,
             clock,
+            counting: None,
+            branches: None,
+            point: None,
             followed: true,
             tsc_trap: TscTrap::default(),
             dirty,
@@ -140,6 +151,11 @@ impl Guest {
         self.machine
             .input(self.vm.memory(), input)
             .map_err(|error| VmmError::BadInput(error.to_string()))
+    }
+
+    /// Has the guest's branches counted this way, once [`Guest::count_branches`] is called.
+    pub fn set_counting(&mut self, counting: Option<Counting>) {
+        self.counting = counting;
     }
 
     /// How its positions are made.
@@ -200,6 +216,7 @@ impl Guest {
         }
         self.exits += 1;
         self.at_position = true;
+        self.point = None;
         let rdtsc = match exit {
             Exit::Debug { pc, .. } => self
                 .tsc_trap
@@ -304,36 +321,6 @@ impl Guest {
         }
         self.tsc_trap
             .watch(self.exits, &self.vcpu, self.vm.memory())
-    }
-
-    /// CRC32C over the general registers and the machine's time: cheap enough for every epoch.
-    pub fn digest(&self) -> u32 {
-        let r = self.vcpu.regs();
-        let words = [
-            r.rax,
-            r.rbx,
-            r.rcx,
-            r.rdx,
-            r.rsi,
-            r.rdi,
-            r.rsp,
-            r.rbp,
-            r.r8,
-            r.r9,
-            r.r10,
-            r.r11,
-            r.r12,
-            r.r13,
-            r.r14,
-            r.r15,
-            r.rip,
-            r.rflags,
-            self.machine.now(),
-            self.exits,
-        ];
-        words.iter().fold(0, |crc, word| {
-            crc32c::crc32c_append(crc, &word.to_le_bytes())
-        })
     }
 
     /// Whether the guest was seen to have opened user space's RDTSC again (it cleared CR4.TSD), so

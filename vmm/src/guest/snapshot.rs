@@ -19,6 +19,7 @@ impl Guest {
         // A fault that was due is now in the vCPU's state, and keeps interrupts away by itself.
         self.fault_due = false;
         self.at_position = true;
+        self.restart_counting()?;
         CpuState::save(&self.vcpu, self.run_state())
     }
 
@@ -52,6 +53,7 @@ impl Guest {
         self.at_position = true;
         self.machine = machine;
         self.exits = exits;
+        self.restart_counting()?;
         Ok(())
     }
 

@@ -41,7 +41,7 @@ impl TscTrap {
     /// Puts the breakpoint where a snapshot had it.
     pub fn restore(&mut self, address: Option<u64>, vcpu: &Vcpu) -> Result<(), VmmError> {
         if self.address != address {
-            vcpu.debug(address, false)?;
+            vcpu.debug([address, None])?;
             self.address = address;
         }
         Ok(())

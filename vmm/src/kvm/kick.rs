@@ -18,7 +18,7 @@ use super::Vcpu;
 use crate::error::VmmError;
 
 /// The signal that stops a vCPU. Nothing else in ftd uses it.
-const KICK: Signal = Signal::SIGUSR1;
+pub const SIGNAL: Signal = Signal::SIGUSR1;
 
 mod nr {
     #![allow(missing_docs)]
@@ -40,7 +40,7 @@ impl Kick {
     /// Prepares this thread, and the vCPU that it will run, for kicks.
     pub fn prepare(vcpu: &Vcpu) -> Result<Kick, VmmError> {
         let mut blocked = SigSet::empty();
-        blocked.add(KICK);
+        blocked.add(SIGNAL);
         let host = |what| {
             move |error: nix::Error| VmmError::Host {
                 what,
@@ -50,7 +50,7 @@ impl Kick {
         pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&blocked), None)
             .map_err(host("cannot block the kick signal"))?;
         let mut inside = SigSet::thread_get_mask().map_err(host("cannot read the signal mask"))?;
-        inside.remove(KICK);
+        inside.remove(SIGNAL);
         set_signal_mask(vcpu, &inside)?;
         Ok(Kick {
             thread: pthread_self(),
@@ -61,14 +61,14 @@ impl Kick {
     pub fn now(&self) {
         // The thread outlives every holder of its Kick but for an instant at the very end, where a
         // failure means that there is nothing left to stop.
-        let _ = pthread_kill(self.thread, KICK);
+        let _ = pthread_kill(self.thread, SIGNAL);
     }
 }
 
 /// Takes the kicks off the queue once KVM_RUN has returned for them.
 pub fn acknowledge() {
     let mut set = SigSet::empty();
-    set.add(KICK);
+    set.add(SIGNAL);
     let none = TimeSpec::from_duration(Duration::ZERO);
     while set.wait_timeout(none) {}
 }
@@ -131,7 +131,7 @@ impl KickTimer {
     /// A timer that is not set. To be made on the vCPU thread.
     pub fn new() -> Result<KickTimer, VmmError> {
         let event = SigEvent::new(SigevNotify::SigevThreadId {
-            signal: KICK,
+            signal: SIGNAL,
             thread_id: gettid().as_raw(),
             si_value: 0,
         });

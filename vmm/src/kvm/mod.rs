@@ -1,11 +1,13 @@
 //! The host's KVM: what it offers, a VM with one memory slot, and one vCPU without in-kernel
 //! interrupt controller, and the kick that stops it.
 
+pub mod counter;
 pub mod exit;
 pub mod kick;
 pub mod vcpu;
 pub mod vm;
 
+pub use counter::Counter;
 pub use exit::Exit;
 pub use kick::{Kick, KickTimer};
 pub use vcpu::Vcpu;

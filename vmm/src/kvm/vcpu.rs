@@ -148,14 +148,30 @@ impl Vcpu {
         })
     }
 
-    /// Arms (or with `None` disarms) a hardware breakpoint, and single-stepping.
-    pub fn debug(&self, breakpoint: Option<u64>, single_step: bool) -> Result<(), VmmError> {
+    /// Arms these hardware breakpoints, on instructions, and no others.
+    pub fn debug(&self, breakpoints: [Option<u64>; 2]) -> Result<(), VmmError> {
+        self.guest_debug(breakpoints, false)
+    }
+
+    /// Has the next entry run one instruction.
+    pub fn single_step(&self) -> Result<(), VmmError> {
+        self.guest_debug([None, None], true)
+    }
+
+    fn guest_debug(
+        &self,
+        breakpoints: [Option<u64>; 2],
+        single_step: bool,
+    ) -> Result<(), VmmError> {
         let mut control = 0;
         let mut debugreg = [0u64; 8];
-        if let Some(address) = breakpoint {
-            control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
-            debugreg[0] = address;
-            debugreg[7] = 0x402; // G0, and the bit that is always one (SDM vol. 3, 18.2.4)
+        debugreg[7] = 0x400; // the bit that is always one (SDM vol. 3, 18.2.4)
+        for (at, address) in breakpoints.into_iter().enumerate() {
+            if let Some(address) = address {
+                control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
+                debugreg[at] = address;
+                debugreg[7] |= 2 << (2 * at); // G0, G1
+            }
         }
         if single_step {
             control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
@@ -168,6 +184,25 @@ impl Vcpu {
         self.fd
             .set_guest_debug(&debug)
             .map_err(VmmError::ioctl("KVM_SET_GUEST_DEBUG"))
+    }
+
+    /// Whether nothing is half done where the vCPU stands: no exception or interrupt on its way, no
+    /// interrupt shadow (a system call).
+    pub fn is_between_instructions(&self) -> Result<bool, VmmError> {
+        let events = self
+            .fd
+            .get_vcpu_events()
+            .map_err(VmmError::ioctl("KVM_GET_VCPU_EVENTS"))?;
+        let under_way = [
+            events.exception.injected,
+            events.exception.pending,
+            events.interrupt.injected,
+            events.interrupt.shadow,
+            events.nmi.injected,
+            events.nmi.pending,
+            events.smi.smm,
+        ];
+        Ok(under_way.iter().all(|flag| *flag == 0))
     }
 
     /// Lets the instruction under a hardware breakpoint run: RF masks it for one instruction (SDM vol. 3,

@@ -24,7 +24,7 @@ pub fn steps_user(kvm: &Kvm) -> Result<Finding, VmmError> {
 
 fn steps(kvm: &Kvm, level: Level) -> Result<Finding, VmmError> {
     let mut scratch = Scratch::new(kvm, level, &NOPS)?;
-    scratch.vcpu.debug(None, true)?;
+    scratch.vcpu.single_step()?;
     for done in 1..=8 {
         match scratch.run()? {
             Exit::Debug { pc, .. } if pc == CODE + done => {}
@@ -50,7 +50,7 @@ fn steps(kvm: &Kvm, level: Level) -> Result<Finding, VmmError> {
 pub fn hardware_breakpoint(kvm: &Kvm) -> Result<Finding, VmmError> {
     let mut scratch = Scratch::new(kvm, Level::Kernel, &NOPS)?;
     let at = CODE + 4;
-    scratch.vcpu.debug(Some(at), false)?;
+    scratch.vcpu.debug([Some(at), None])?;
     let exit = scratch.run()?;
     match exit {
         Exit::Debug { pc, .. } if pc == at => {}

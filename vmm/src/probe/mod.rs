@@ -27,6 +27,8 @@ pub mod transfer;
 pub mod tsc;
 pub mod window;
 
+use std::time::Instant;
+
 use kvm_ioctls::Kvm;
 
 use crate::clock::Clock;
@@ -65,7 +67,9 @@ pub type Probe = fn(&Kvm) -> Result<Finding, VmmError>;
 /// Runs a probe on a thread of its own, which takes the kick signals; a probe that fails has found
 /// that the host doesn't do it.
 pub fn run(probe: Probe, kvm: &Kvm) -> Finding {
+    let started = Instant::now();
     let ended = std::thread::scope(|scope| scope.spawn(|| probe(kvm)).join());
+    tracing::trace!("a probe took {:?}", started.elapsed());
     match ended {
         Ok(Ok(finding)) => finding,
         Ok(Err(error)) => Finding::no(crate::error::chain(&error)),
@@ -96,13 +100,42 @@ pub fn require(kvm: &Kvm, linux: bool) -> Result<(), VmmError> {
     Ok(())
 }
 
-/// The best clock that this host has.
-pub fn best_clock(kvm: &Kvm) -> Clock {
-    if run(window::interrupt_window, kvm).ok {
-        Clock::Exit
-    } else {
-        Clock::PlainExit
+/// The best clock that this host has, and what it lacks for a better one.
+pub fn best_clock(kvm: &Kvm) -> (Clock, String) {
+    let without = |clock, probes: &[Probe]| {
+        first_lack(probes, kvm).map(|found| format!("no clock {clock}: {found}"))
+    };
+    if let Some(why) = without(Clock::Exit, &WINDOW) {
+        return (Clock::PlainExit, why);
     }
+    match without(Clock::Pmu, &COUNTED) {
+        Some(why) => (Clock::Exit, why),
+        None => (Clock::Pmu, String::new()),
+    }
+}
+
+/// Why this host can't keep `clock`, if it can't.
+pub fn lacks(clock: Clock, kvm: &Kvm) -> Option<String> {
+    let mut needed: Vec<Probe> = Vec::new();
+    if clock.has_window() {
+        needed.extend(WINDOW);
+    }
+    if clock.counts() {
+        needed.extend(COUNTED);
+    }
+    first_lack(&needed, kvm)
+}
+
+/// What the `exit` clock needs.
+const WINDOW: [Probe; 1] = [window::interrupt_window];
+/// What the `pmu` clock needs besides.
+const COUNTED: [Probe; 2] = [pmu::branches, debug::hardware_breakpoint];
+
+/// What the first of these probes that fails has found.
+fn first_lack(probes: &[Probe], kvm: &Kvm) -> Option<String> {
+    let mut findings = probes.iter().map(|probe| run(*probe, kvm));
+    let failed = findings.find(|finding| !finding.ok);
+    failed.map(|finding| finding.found)
 }
 
 #[cfg(test)]

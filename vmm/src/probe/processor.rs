@@ -106,6 +106,20 @@ impl Design {
     }
 }
 
+impl Design {
+    /// By how many branches an overflow of that event may be late (rr's PerfCounters_x86.h). On Zen it
+    /// is unbounded: what comes later still is a miss, and repaired as one.
+    pub const fn skid(self) -> u64 {
+        match self {
+            Design::IntelSkylake => 100,
+            Design::IntelIceLake | Design::IntelLunarLake | Design::Unknown => 125,
+            Design::AmdZen => 10_000,
+            // The emulated ones of the testbed are late by at most 1000 instructions.
+            Design::AmdOther => 1_100,
+        }
+    }
+}
+
 impl std::fmt::Display for Processor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(

@@ -69,6 +69,7 @@ fn side(image: &Path, start: Start) -> Option<Pair> {
         events: None,
         live: LiveOptions {
             patience: Duration::from_millis(10),
+            ram_check: Duration::ZERO,
             policy: EpochPolicy::default(),
             wait_for_log: false,
         },

@@ -301,10 +301,22 @@ fn outputs(cursor: &mut Cursor<'_>) -> Option<Vec<u32>> {
                 cursor.pages()?;
             }
             9 => crcs.push(cursor.word()?),
-            // Reached: the last entry.
+            // Reached, the last entry: registers, devices, and a share of RAM unless that is of no page.
             10 => {
                 cursor.word()?;
+                cursor.word()?;
+                if cursor.varint()? > 0 {
+                    cursor.varint()?;
+                    cursor.word()?;
+                }
                 return cursor.0.is_empty().then_some(crcs);
+            }
+            // A point between two exits: branches, RIP, RCX, checksum of the registers.
+            11 => {
+                for _ in 0..3 {
+                    cursor.varint()?;
+                }
+                cursor.word()?;
             }
             _ => return None,
         }

@@ -1,0 +1,312 @@
+//! Points between two exits: naming the one where a live guest was stopped, and bringing a replica to
+//! one that the log names (the `pmu` clock).
+//!
+//! A replica runs until an alarm that is set so many branches early as the counter may be late (its
+//! *skid*), then from visit to visit of the point's instruction by a breakpoint, until branches and
+//! registers agree. It never single-steps: the trap flag would show in what the guest pushes.
+
+mod rep;
+
+use replay::{Point, Position};
+
+use super::Guest;
+use crate::error::VmmError;
+use crate::kvm::{Counter, Exit};
+
+const RFLAGS_TF: u64 = 1 << 8;
+const RFLAGS_RF: u64 = 1 << 16;
+/// How far beyond a point the counter's alarm stops a replica that never came by it, in branches.
+const RUNAWAY: u64 = 1000;
+
+/// How a host counts branches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counting {
+    /// The raw perf event.
+    pub event: u64,
+    /// By how many branches its alarm may come late.
+    pub skid: u64,
+}
+
+/// Where a search for a point stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sought {
+    /// The guest stands at the point.
+    Reached,
+    /// A kick stopped the guest on its way; to be sought again.
+    Kicked,
+    /// The guest has run by it, or did something that the log's guest had not done there.
+    Missed(String),
+}
+
+/// What searches have cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SeekCounters {
+    /// Points that were reached.
+    pub reached: u64,
+    /// Stops at breakpoints on the way.
+    pub stops: u64,
+    /// Branches that were left when the alarm had come.
+    pub branches: u64,
+    /// By tenths of a stop for each branch left (the last: 3.1 and more), how many searches.
+    pub by_stops_per_branch: [u64; 32],
+}
+
+/// The counter on the vCPU's thread, and the position that it names.
+#[derive(Debug)]
+pub(super) struct Branches {
+    how: Counting,
+    counter: Counter,
+    /// What the search for the point has cost so far.
+    stops: u64,
+    left: Option<u64>,
+    /// A breakpoint besides the TSC trap's is armed.
+    debugging: bool,
+    counters: SeekCounters,
+}
+
+impl Guest {
+    /// Opens the counter on this thread, which must be the one that runs the guest from now on.
+    /// Does nothing when it is open, or when the guest's clock needs none.
+    ///
+    /// # Errors
+    ///
+    /// When the host has none to give.
+    pub fn count_branches(&mut self) -> Result<(), VmmError> {
+        let Some(how) = self.counting.filter(|_| self.branches.is_none()) else {
+            return Ok(());
+        };
+        let counter = Counter::open(how.event).map_err(|source| VmmError::Host {
+            what: "cannot open the counter of the guest's branches",
+            source,
+        })?;
+        self.branches = Some(Branches {
+            how,
+            counter,
+            stops: 0,
+            left: None,
+            debugging: false,
+            counters: SeekCounters::default(),
+        });
+        Ok(())
+    }
+
+    /// Where the guest stands, if it stands at a position.
+    pub fn position(&self) -> Position {
+        let exits = self.exits;
+        match self.point {
+            Some(point) => Position::Counted { exits, point },
+            None => Position::Exit(exits),
+        }
+    }
+
+    /// What searches for points have cost.
+    pub fn seek_counters(&self) -> SeekCounters {
+        self.branches
+            .as_ref()
+            .map_or_else(SeekCounters::default, |branches| branches.counters)
+    }
+
+    /// Makes the point where a kick has stopped the guest its position. `false` if a replica could
+    /// not be stopped there: in the middle of an exception, in an interrupt shadow, or behind one that
+    /// masks breakpoints; a few instructions later it can.
+    pub fn land(&mut self) -> Result<bool, VmmError> {
+        if self.vcpu.regs().rflags & (RFLAGS_RF | RFLAGS_TF) != 0 {
+            return Ok(false);
+        }
+        let Some(point) = self.point_here()? else {
+            return Ok(false);
+        };
+        self.point = Some(point);
+        self.at_position = true;
+        Ok(true)
+    }
+
+    /// Branches count from here on.
+    pub(super) fn restart_counting(&mut self) -> Result<(), VmmError> {
+        self.point = None;
+        match &mut self.branches {
+            Some(branches) => branches.counter.restart(),
+            None => Ok(()),
+        }
+    }
+
+    /// The point between two instructions where the guest stands.
+    fn point_here(&mut self) -> Result<Option<Point>, VmmError> {
+        let Some(branches) = &mut self.branches else {
+            return Ok(None);
+        };
+        if !self.vcpu.is_between_instructions()? {
+            return Ok(None);
+        }
+        let regs = self.vcpu.regs();
+        Ok(Some(Point {
+            branches: branches.counter.branches()?,
+            rip: regs.rip,
+            rcx: regs.rcx,
+            registers: super::hash::registers(&regs),
+        }))
+    }
+
+    /// Runs the guest, from the exit behind which `point` lies or from a point before, towards it.
+    pub fn seek(&mut self, point: &Point) -> Result<Sought, VmmError> {
+        self.inject_pending()?;
+        self.vcpu.settle()?;
+        let sought = self.approach(point);
+        let Some(branches) = &mut self.branches else {
+            return Err(VmmError::BadSnapshot(
+                "the log has points between exits, but this guest counts no branches".to_owned(),
+            ));
+        };
+        if !matches!(sought, Ok(Sought::Kicked)) {
+            branches.counter.disarm()?;
+            branches.note_cost();
+        }
+        if std::mem::take(&mut branches.debugging) {
+            self.vcpu.debug([self.tsc_trap.address(), None])?;
+        }
+        sought
+    }
+
+    fn approach(&mut self, point: &Point) -> Result<Sought, VmmError> {
+        loop {
+            let here = self.point_here()?;
+            if here == Some(*point) {
+                self.arrive(point);
+                return Ok(Sought::Reached);
+            }
+            let Some(branches) = &mut self.branches else {
+                return Ok(Sought::Missed("nothing counts branches".to_owned()));
+            };
+            let now = branches.counter.branches()?;
+            let Some(left) = point.branches.checked_sub(now) else {
+                return Ok(Sought::Missed(format!(
+                    "it is {} branches too far",
+                    now - point.branches
+                )));
+            };
+            let near = left <= branches.how.skid;
+            if near {
+                if branches.left.is_none() {
+                    branches.left = Some(left);
+                }
+                if !branches.debugging {
+                    branches.counter.alarm_after(left + RUNAWAY)?;
+                }
+            } else {
+                branches.counter.alarm_after(left - branches.how.skid)?;
+            }
+            let stopped = if near {
+                self.run_to_visit(point, left == 0)?
+            } else {
+                self.vcpu.run()?
+            };
+            match stopped {
+                Exit::Interrupted => {
+                    self.vcpu.clear_immediate_exit();
+                    self.at_position = false;
+                    return Ok(Sought::Kicked);
+                }
+                Exit::Debug { pc, .. } if near && pc == point.rip => {}
+                exit => {
+                    return Ok(Sought::Missed(format!(
+                        "{left} branches before it there was another exit ({exit:?})"
+                    )));
+                }
+            }
+        }
+    }
+
+    /// Runs to the next time that the point's instruction is about to run, or has run in part.
+    fn run_to_visit(&mut self, point: &Point, here: bool) -> Result<Exit, VmmError> {
+        let regs = self.vcpu.regs();
+        if regs.rip == point.rip {
+            if let Some(end) = rep::end(&self.vcpu, self.vm.memory(), &regs)? {
+                if here && point.rcx > 0 && regs.rcx > point.rcx {
+                    return self.repeat_until(point, end);
+                }
+                let exit = self.run_to(end)?;
+                if !matches!(exit, Exit::Debug { pc, .. } if pc == end) {
+                    return Ok(exit);
+                }
+                if end == point.rip {
+                    return Ok(exit);
+                }
+            } else {
+                self.vcpu.step_over();
+            }
+        }
+        self.run_to(point.rip)
+    }
+
+    /// Has the repeated instruction under RIP run until RCX is the point's: it is given only so many
+    /// repetitions as the log's guest had done.
+    fn repeat_until(&mut self, point: &Point, end: u64) -> Result<Exit, VmmError> {
+        let mut regs = self.vcpu.regs();
+        regs.rcx -= point.rcx;
+        self.vcpu.set_regs(regs);
+        let exit = self.run_to(end)?;
+        let mut regs = self.vcpu.regs();
+        regs.rcx = regs.rcx.wrapping_add(point.rcx);
+        if !matches!(exit, Exit::Debug { pc, .. } if pc == end) {
+            self.vcpu.set_regs(regs);
+            return Ok(exit);
+        }
+        regs.rip = point.rip;
+        self.vcpu.set_regs(regs);
+        self.vcpu.settle()?;
+        Ok(Exit::Debug {
+            pc: point.rip,
+            dr6: 0,
+        })
+    }
+
+    fn run_to(&mut self, address: u64) -> Result<Exit, VmmError> {
+        self.vcpu.debug([self.tsc_trap.address(), Some(address)])?;
+        if let Some(branches) = &mut self.branches {
+            branches.debugging = true;
+            branches.stops += 1;
+        }
+        self.vcpu.run()
+    }
+
+    fn arrive(&mut self, point: &Point) {
+        let mut regs = self.vcpu.regs();
+        if regs.rflags & RFLAGS_RF != 0 {
+            regs.rflags &= !RFLAGS_RF;
+            self.vcpu.set_regs(regs);
+        }
+        self.point = Some(*point);
+        self.at_position = true;
+        if let Some(branches) = &mut self.branches {
+            branches.counters.reached += 1;
+        }
+    }
+}
+
+impl Branches {
+    fn note_cost(&mut self) {
+        let stops = std::mem::take(&mut self.stops);
+        let Some(left) = self.left.take() else { return };
+        self.counters.stops += stops;
+        self.counters.branches += left;
+        let tenths = (stops * 10).div_ceil(left.max(1));
+        let slots = self.counters.by_stops_per_branch.len();
+        let slot = usize::try_from(tenths).unwrap_or(slots).min(slots - 1);
+        self.counters.by_stops_per_branch[slot] += 1;
+    }
+}
+
+impl SeekCounters {
+    /// Stops for each branch that was left, in the median over all searches that came near by alarm.
+    pub fn stops_per_branch_median(&self) -> Option<f64> {
+        let all: u64 = self.by_stops_per_branch.iter().sum();
+        let mut seen = 0;
+        for (tenths, count) in self.by_stops_per_branch.iter().enumerate() {
+            seen += count;
+            if seen * 2 >= all && all > 0 {
+                return Some(tenths as f64 / 10.0);
+            }
+        }
+        None
+    }
+}
