@@ -1,59 +1,62 @@
 """Runs on an emulated host with a performance counter: records guests and replays them, and looks from
-outside whether both ended alike."""
+outside whether both ended alike. Prints a JSON object a measurement."""
 
 import argparse
 import json
 import os
+import signal
+import socket
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 
 import outside
 
-RAM_MIB = 16
+TINY_MIB = 16
+DEBIAN_MIB = 512
 HISTORY = 512
+GUEST = ("10.77.2.100", 6379)
+BOOT_SECONDS_MAX = 300
 
 
 def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def held_run(args, words, seconds):
-    """Runs ftd to where its guest has ended; (its report, (hash, registers, RAM))."""
-    process = subprocess.Popen([args.ftd, *words, "--hold", "--json"], stdout=subprocess.PIPE, text=True)
-    seen = None
-    if outside.wait_until_held(process, seconds):
-        seen = outside.look(process.pid, RAM_MIB << 20)
-        outside.go_on(process)
-    out, _ = process.communicate(timeout=600)
-    report = json.loads(out.splitlines()[-1]) if out.strip() else {"ok": False}
-    return report, seen
-
-
-def word(ram, symbols, name, index=0):
-    return struct.unpack_from("<Q", ram, symbols[name] + 8 * index)[0]
-
-
-def storm(args, folder, name, ticks, period, kind=None, more=()):
-    """One storm of interrupts, recorded and replayed."""
-    kernel = os.path.join(args.guests, "storm.elf")
-    symbols = outside.symbols(kernel)
-    log = os.path.join(folder, "log")
-    options = f"ticks={ticks} period={period}" + ("" if kind is None else f" kind={kind}")
-    guest = ["--kernel", kernel, "--cmdline", options, "--memory", str(RAM_MIB), "--clock", args.clock]
-    recorded, first = held_run(
-        args, ["record", *guest, "--console", "none", "--log", log], args.seconds_max
+def start(args, *words):
+    return subprocess.Popen(
+        [args.ftd, *words, "--hold", "--json"],
+        stdout=subprocess.PIPE,
+        env=dict(os.environ, FTD_LOG="warn"),
+        text=True,
     )
-    skid = [] if args.skid is None else ["--skid", str(args.skid)]
-    replayed, second = held_run(args, ["replay", "--log", log, *skid, *more], args.seconds_max)
-    result = {
-        "storm": name,
-        "interrupts": ticks,
+
+
+def finish(args, process, ram_mib):
+    """Waits until ftd's guest has ended: (its report, (hash of RAM, registers), RAM)."""
+    seen = None
+    if outside.wait_until_held(process, args.seconds_max):
+        seen = outside.look(process.pid, ram_mib << 20)
+        outside.go_on(process)
+    out, _ = process.communicate(timeout=args.seconds_max)
+    report = json.loads(out.splitlines()[-1]) if out.strip() else {"ok": False}
+    return report, seen[:2] if seen else None, seen[2] if seen else None
+
+
+def skid(args):
+    return [] if args.skid is None else ["--skid", str(args.skid)]
+
+
+def compare(recorded, first, replayed, second):
+    """What both kinds of measurement report."""
+    return {
+        "same": bool(first and second and first == second and replayed.get("same_state")),
         "landings": recorded.get("landings"),
         "put_off": recorded.get("landings_put_off"),
-        "exits": recorded.get("exits"),
         "snapshots": recorded.get("snapshots"),
+        "exits": recorded.get("exits"),
         "log_bytes": recorded.get("log_bytes"),
         "log_entries": recorded.get("log_entries"),
         "record_seconds": recorded.get("seconds"),
@@ -62,35 +65,92 @@ def storm(args, folder, name, ticks, period, kind=None, more=()):
         "stops": replayed.get("stops"),
         "branches_left": replayed.get("branches_left"),
         "stops_per_branch_median": replayed.get("stops_per_branch_median"),
-        "same": False,
-        "elsewhere": None,
     }
-    if first and second:
-        result["ticks_seen"] = [word(ram, symbols, "ticks") for _, _, ram in (first, second)]
-        histories = [
-            [word(ram, symbols, "history", i) for i in range(HISTORY)] for _, _, ram in (first, second)
-        ]
-        result["elsewhere"] = sum(a != b for a, b in zip(*histories, strict=True))
-        result["same"] = first[:2] == second[:2] and replayed.get("same_state") is True
-    os.remove(log)
-    return result
+
+
+def storm(args, folder):
+    """A storm of interrupts into a tiny guest. Its interrupts fold where they landed into its RAM."""
+    kernel = os.path.join(args.guests, "storm.elf")
+    symbols = outside.symbols(kernel)
+    log = os.path.join(folder, "log")
+    words = ["--kernel", kernel, "--cmdline", f"ticks={args.ticks} period={args.period}"]
+    words += ["--memory", str(TINY_MIB), "--clock", args.clock, "--console", "none", "--log", log]
+    recorded, first, ram = finish(args, start(args, "record", *words), TINY_MIB)
+    replayed, second, other = finish(args, start(args, "replay", "--log", log, *skid(args)), TINY_MIB)
+    elsewhere = args.ticks
+    if ram and other:
+
+        def history(image):
+            return struct.unpack_from(f"<{HISTORY}Q", image, symbols["history"])
+
+        elsewhere = sum(a != b for a, b in zip(history(ram), history(other), strict=True))
+        (ticks,) = struct.unpack_from("<Q", ram, symbols["ticks"])
+        assert ticks >= args.ticks, f"the guest counted {ticks} interrupts"
+    result = compare(recorded, first, replayed, second)
+    # One that landed elsewhere changes the checksum of all that follow.
+    return {"storm": args.name, "interrupts": args.ticks, "landed_elsewhere": elsewhere} | result
+
+
+def requests(count):
+    """Waits for the guest's Redis, then writes and reads."""
+    began = time.monotonic()
+    while time.monotonic() - began < BOOT_SECONDS_MAX:
+        try:
+            with socket.create_connection(GUEST, 1) as redis:
+                redis.settimeout(30)
+                redis.sendall(b"PING\r\n")
+                if b"PONG" not in redis.recv(64):
+                    continue
+                answered = time.monotonic() - began
+                for number in range(count):
+                    key = b"k%d" % (number % 100)
+                    redis.sendall(b"SET %s %d\r\n" % (key, number) if number % 5 == 0 else b"GET %s\r\n" % key)
+                    redis.recv(4096)
+                return answered
+        except OSError:
+            time.sleep(0.05)
+    raise TimeoutError("the guest's Redis does not answer")
+
+
+def boot(args, folder):
+    """A Debian guest, from power-on through requests to its Redis."""
+    disk, log = os.path.join(folder, "disk.raw"), os.path.join(folder, "log")
+    subprocess.run(["cp", "--sparse=always", args.image, disk], check=True)
+    os.chmod(disk, 0o600)
+    words = ["--image", disk, "--memory", str(DEBIAN_MIB), "--bridge", "br0", "--clock", args.clock]
+    process = start(args, "record", *words, "--console", "none", "--log", log)
+    try:
+        answered = requests(args.requests)
+        process.send_signal(signal.SIGTERM)
+        recorded, first, _ = finish(args, process, DEBIAN_MIB)
+    finally:
+        process.kill()
+    os.remove(disk)
+    replayed, second, _ = finish(args, start(args, "replay", "--log", log, *skid(args)), DEBIAN_MIB)
+    result = compare(recorded, first, replayed, second)
+    return {"boot": args.name, "requests": args.requests, "answer_seconds": answered} | result
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("storm", "boot"))
+    parser.add_argument("--name", default="")
     parser.add_argument("--ftd", required=True)
-    parser.add_argument("--guests", required=True)
+    parser.add_argument("--guests")
+    parser.add_argument("--image")
     parser.add_argument("--clock", default="pmu")
     parser.add_argument("--skid", type=int)
     parser.add_argument("--ticks", type=int, default=1000)
     parser.add_argument("--period", type=int, default=200_000)
-    parser.add_argument("--kind", type=int)
-    parser.add_argument("--seconds-max", type=int, default=600)
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--seconds-max", type=int, default=3600)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        result = storm(args, folder, "storm", args.ticks, args.period, args.kind)
-    print(json.dumps(result))
-    sys.exit(0 if result["same"] else 1)
+    for number in range(args.rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            result = (storm if args.what == "storm" else boot)(args, folder)
+        say(f"{args.what} {args.name} {number + 1}/{args.rounds}: same {result['same']}")
+        print(json.dumps(result), flush=True)
 
 
 main()

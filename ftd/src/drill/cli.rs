@@ -57,6 +57,10 @@ pub struct DrillArgs {
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: u32,
+    /// How the daemons make positions (their --clock). With pmu the emulated hosts have a performance
+    /// counter and virtual time, about ten times as slow as real time.
+    #[arg(long, value_name = "NAME")]
+    clock: Option<String>,
     /// Guest RAM in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 512)]
     memory: u64,
@@ -143,7 +147,7 @@ impl DrillArgs {
             depth: self.depth,
             guest: SocketAddr::new(self.guest, REDIS_PORT),
             memory_mib: self.memory,
-            daemon_args: self.daemon_args.clone(),
+            daemon_args: self.daemon_args(),
             folder: folder.clone(),
             boot_timeout: seconds("boot-timeout", self.boot_timeout)?,
             takeover_timeout: seconds("takeover-timeout", self.takeover_timeout)?,
@@ -168,6 +172,23 @@ impl DrillArgs {
         Ok(summary.ok)
     }
 
+    /// Whether the hosts are emulated with a performance counter.
+    fn counts(&self) -> bool {
+        !self.local && self.clock.as_deref() == Some("pmu")
+    }
+
+    fn daemon_args(&self) -> Vec<String> {
+        let mut all = self.daemon_args.clone();
+        if let Some(clock) = &self.clock {
+            all.extend(["--clock".to_owned(), clock.clone()]);
+        }
+        // Each host's time goes by what it has to do: an idle one's runs ahead of a busy one's.
+        if self.counts() && !all.iter().any(|arg| arg.starts_with("--detect-ms")) {
+            all.extend(["--detect-ms", "5000"].map(str::to_owned));
+        }
+        all
+    }
+
     fn site(&self, disks: Disks, folder: &Path) -> Result<Box<dyn Site>> {
         if self.local {
             return Ok(Box::new(LocalSite::new(disks)));
@@ -178,9 +199,9 @@ impl DrillArgs {
                 "no scripts/testbed/testbed here or above: name it with --testbed, or use --local",
             )?,
         };
-        Ok(Box::new(TestbedSite::new(
-            &testbed, self.cpus, disks, folder,
-        )))
+        let mut site = TestbedSite::new(&testbed, self.cpus, disks, folder);
+        site.counts(self.counts());
+        Ok(Box::new(site))
     }
 
     fn show(&self, summary: &Summary) -> Result<()> {

@@ -46,6 +46,7 @@ pub struct TestbedSite {
     testbed: PathBuf,
     instance: String,
     cpus: u32,
+    counts: bool,
     disks: Disks,
     folder: PathBuf,
     up: bool,
@@ -60,11 +61,17 @@ impl TestbedSite {
             testbed: testbed.into(),
             instance: format!("drill-{}", std::process::id()),
             cpus,
+            counts: false,
             disks,
             folder: folder.into(),
             up: false,
             hosts: Vec::new(),
         }
+    }
+
+    /// Whether the hosts are to have a performance counter.
+    pub fn counts(&mut self, counts: bool) {
+        self.counts = counts;
     }
 
     /// The testbed's command, found from `start` upwards as `scripts/testbed/testbed`.
@@ -101,6 +108,9 @@ impl TestbedSite {
             let mut command = self.command(&["up", "--hosts", "2", "--cpus", &cpus]);
             command.args(["--disk", &image, "--disk", &shared]);
             command.args(["--share", &folder, "--share", &program]);
+            if self.counts {
+                command.arg("--pmu");
+            }
             self.up = true;
             process::output(&mut command)?;
         }
