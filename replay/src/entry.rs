@@ -38,6 +38,14 @@ pub struct Point {
     pub registers: u32,
 }
 
+impl Point {
+    /// Whether both are the same but for the number of branches before them.
+    pub fn alike(&self, other: &Point) -> bool {
+        let branches = other.branches;
+        Point { branches, ..*self } == *other
+    }
+}
+
 impl Position {
     /// Synchronous exits before it.
     pub const fn exits(self) -> u64 {

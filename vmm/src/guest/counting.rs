@@ -59,6 +59,8 @@ pub(super) struct Branches {
     /// What the search for the point has cost so far.
     stops: u64,
     left: Option<u64>,
+    /// How many branches before the point the guest stood at its instruction with its registers.
+    alike: Option<u64>,
     /// A breakpoint besides the TSC trap's is armed.
     debugging: bool,
     counters: SeekCounters,
@@ -84,6 +86,7 @@ impl Guest {
             counter,
             stops: 0,
             left: None,
+            alike: None,
             debugging: false,
             counters: SeekCounters::default(),
         });
@@ -179,11 +182,18 @@ impl Guest {
             };
             let now = branches.counter.branches()?;
             let Some(left) = point.branches.checked_sub(now) else {
+                let alike = match branches.alike {
+                    Some(early) => format!(", and was alike {early} branches before the point"),
+                    None => String::new(),
+                };
                 return Ok(Sought::Missed(format!(
-                    "it is {} branches too far",
+                    "it is {} branches too far{alike}",
                     now - point.branches
                 )));
             };
+            if here.is_some_and(|here| here.alike(point)) {
+                branches.alike = Some(left);
+            }
             let near = left <= branches.how.skid;
             if near {
                 if branches.left.is_none() {
@@ -220,19 +230,18 @@ impl Guest {
     fn run_to_visit(&mut self, point: &Point, here: bool) -> Result<Exit, VmmError> {
         let regs = self.vcpu.regs();
         if regs.rip == point.rip {
-            if let Some(end) = rep::end(&self.vcpu, self.vm.memory(), &regs)? {
-                if here && point.rcx > 0 && regs.rcx > point.rcx {
-                    return self.repeat_until(point, end);
+            let repeated = rep::at(&self.vcpu, self.vm.memory(), &regs)?;
+            match repeated {
+                Some(repeated) if here && regs.rcx > point.rcx => {
+                    return self.repeat_until(point, &repeated);
                 }
-                let exit = self.run_to(end)?;
-                if !matches!(exit, Exit::Debug { pc, .. } if pc == end) {
-                    return Ok(exit);
+                Some(repeated) => {
+                    let exit = self.run_to(repeated.end)?;
+                    if !matches!(exit, Exit::Debug { pc, .. } if pc == repeated.end) {
+                        return Ok(exit);
+                    }
                 }
-                if end == point.rip {
-                    return Ok(exit);
-                }
-            } else {
-                self.vcpu.step_over();
+                None => self.vcpu.step_over(),
             }
         }
         self.run_to(point.rip)
@@ -240,24 +249,25 @@ impl Guest {
 
     /// Has the repeated instruction under RIP run until RCX is the point's: it is given only so many
     /// repetitions as the log's guest had done.
-    fn repeat_until(&mut self, point: &Point, end: u64) -> Result<Exit, VmmError> {
+    fn repeat_until(&mut self, point: &Point, repeated: &rep::Repeated) -> Result<Exit, VmmError> {
         let mut regs = self.vcpu.regs();
         regs.rcx -= point.rcx;
         self.vcpu.set_regs(regs);
-        let exit = self.run_to(end)?;
+        let exit = self.run_to(repeated.end)?;
         let mut regs = self.vcpu.regs();
+        let arrived = matches!(exit, Exit::Debug { pc, .. } if pc == repeated.end);
+        // It may have ended by what it compared; then it is over, as it would be by itself.
+        if arrived && regs.rcx == 0 && !repeated.ends_with(regs.rflags) {
+            regs.rip = point.rip;
+        }
         regs.rcx = regs.rcx.wrapping_add(point.rcx);
-        if !matches!(exit, Exit::Debug { pc, .. } if pc == end) {
-            self.vcpu.set_regs(regs);
+        self.vcpu.set_regs(regs);
+        if !arrived {
             return Ok(exit);
         }
-        regs.rip = point.rip;
-        self.vcpu.set_regs(regs);
         self.vcpu.settle()?;
-        Ok(Exit::Debug {
-            pc: point.rip,
-            dr6: 0,
-        })
+        let (pc, dr6) = (point.rip, 0);
+        Ok(Exit::Debug { pc, dr6 })
     }
 
     fn run_to(&mut self, address: u64) -> Result<Exit, VmmError> {
@@ -286,6 +296,7 @@ impl Guest {
 impl Branches {
     fn note_cost(&mut self) {
         let stops = std::mem::take(&mut self.stops);
+        self.alike = None;
         let Some(left) = self.left.take() else { return };
         self.counters.stops += stops;
         self.counters.branches += left;
