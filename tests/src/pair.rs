@@ -37,6 +37,17 @@ impl Side {
         event(&self.events, name)
     }
 
+    /// All events of that name.
+    pub fn all_events(&self, name: &str) -> Vec<Value> {
+        let text = std::fs::read_to_string(&self.events).unwrap_or_default();
+        let events = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        events
+            .filter(|event: &Value| event["event"] == name)
+            .collect()
+    }
+
     /// What the guest has printed here.
     pub fn printed(&self) -> String {
         std::fs::read_to_string(&self.console).unwrap_or_default()

@@ -11,6 +11,7 @@ use replay::protocol::{Config, DiskFacts, Facts, Start};
 
 use super::GuestOptions;
 use crate::arbiter::{self, Arbiter, HostSlot, vacancy};
+use crate::daemon::epoch_queue::FlipAfter;
 use crate::daemon::pair::PairOptions;
 use crate::host::entropy;
 use crate::run::live::LiveOptions;
@@ -41,6 +42,10 @@ pub struct PairArgs {
     /// Append events to this file, one JSON object a line.
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
+    /// Change a bit of this backup's copy once an epoch is executed, for its digest to find: EPOCH:WHAT, WHAT
+    /// one of ram:ADDRESS, register, device.
+    #[arg(long, value_name = "EPOCH:WHAT", hide = true)]
+    pub flip_after: Option<FlipAfter>,
 }
 
 impl PairArgs {
@@ -76,6 +81,7 @@ impl PairArgs {
             log_from,
             arbiter,
             events: self.events.clone(),
+            flip: self.flip_after,
             live: LiveOptions {
                 patience: guest.patience(),
                 ram_check: guest.ram_check(),

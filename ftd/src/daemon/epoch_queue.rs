@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use replay::{EncodedEpoch, Epoch};
+use vmm::guest::Flip;
 
 use crate::host::announce::AddressLearner;
 use crate::outside::outbox::{CopySerial, Outbox, Outgoing};
@@ -71,11 +72,36 @@ impl EpochQueue {
     }
 }
 
+/// A bit to be changed once an epoch is executed: a test hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlipAfter {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The bit.
+    pub flip: Flip,
+}
+
+impl std::str::FromStr for FlipAfter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<FlipAfter, String> {
+        let parsed = text.split_once(':').and_then(|(epoch, flip)| {
+            let (epoch, flip) = (epoch.parse().ok()?, flip.parse().ok()?);
+            Some(FlipAfter { epoch, flip })
+        });
+        parsed.ok_or_else(|| {
+            format!("'{text}' is not EPOCH:WHAT, WHAT one of ram:ADDRESS, register, device")
+        })
+    }
+}
+
 /// What the backup's vCPU thread replays from.
 pub struct BackupSource {
     queue: Arc<EpochQueue>,
     outbox: Arc<Outbox>,
     copy: CopySerial,
+    flip: Option<FlipAfter>,
+    first_epoch: Option<Epoch>,
     /// The frames it sent last, oldest first.
     pub recent_frames: VecDeque<Vec<u8>>,
     /// The addresses it sent from.
@@ -89,11 +115,14 @@ impl BackupSource {
         outbox: Arc<Outbox>,
         copy: CopySerial,
         mac: [u8; 6],
+        flip: Option<FlipAfter>,
     ) -> BackupSource {
         BackupSource {
             queue,
             outbox,
             copy,
+            flip,
+            first_epoch: None,
             recent_frames: VecDeque::new(),
             addresses: AddressLearner::new(mac),
         }
@@ -136,6 +165,13 @@ impl Source for BackupSource {
             virtual_now,
         });
         Ok(())
+    }
+
+    fn flip_after(&mut self, epoch: Epoch) -> Option<Flip> {
+        let first = *self.first_epoch.get_or_insert(epoch);
+        // Only the first copy: the next one has to stay as it is.
+        let due = self.flip.filter(|_| first == 1)?;
+        (epoch == due.epoch).then_some(due.flip)
     }
 
     fn frame(&mut self, frame: Vec<u8>) {

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use devices::Input;
 use vmm::guest::Guest;
 
-use super::epoch_queue::{BackupSource, Ending, EpochQueue};
+use super::epoch_queue::{BackupSource, Ending, EpochQueue, FlipAfter};
 use crate::host::clock::VirtualClock;
 use crate::host::disk::DiskWorker;
 use crate::host::entropy;
@@ -40,6 +40,8 @@ pub struct Surroundings {
     pub disks: Arc<Vec<DiskWorker>>,
     /// Choices.
     pub options: LiveOptions,
+    /// A test hook.
+    pub flip: Option<FlipAfter>,
 }
 
 /// A running vCPU thread.
@@ -62,7 +64,7 @@ pub fn start_following(
 ) -> io::Result<GuestThread> {
     spawn(around.clone(), move || {
         let outbox = Arc::clone(&around.outbox);
-        let source = BackupSource::new(Arc::clone(&queue), outbox, around.copy, mac);
+        let source = BackupSource::new(Arc::clone(&queue), outbox, around.copy, mac, around.flip);
         let replayed = match follow(guest, source) {
             Ok(replayed) => replayed,
             Err(error) if queue.ending() == Some(Ending::Drop) => {

@@ -35,6 +35,7 @@ use self::copy::{Copies, Copy};
 use self::holding::Holding;
 use super::asker::Asker;
 use super::clone::{Cloning, Precopied};
+use super::epoch_queue::FlipAfter;
 use super::held::Held;
 use super::journal::Journal;
 use super::links::Links;
@@ -74,6 +75,8 @@ pub struct PairOptions {
     pub events: Option<PathBuf>,
     /// Choices of the vCPU loop.
     pub live: LiveOptions,
+    /// A test hook: a bit of the backup's first copy to be changed.
+    pub flip: Option<FlipAfter>,
 }
 
 /// One side of a pair.
@@ -105,6 +108,7 @@ pub struct Pair {
     tap_ready: bool,
     console_ready: bool,
     live: LiveOptions,
+    flip: Option<FlipAfter>,
     peer_lost_at: Option<u64>,
     join_started_at: Option<u64>,
     held_since: Option<u64>,
@@ -174,6 +178,7 @@ impl Pair {
             tap_ready: false,
             console_ready: false,
             live: options.live,
+            flip: options.flip,
             peer_lost_at: None,
             join_started_at: None,
             held_since: None,

@@ -2,7 +2,7 @@
 
 use devices::{Effect, Input};
 use replay::{Divergence, EncodedEpoch, Epoch, Event, Point, Position, Replayer, decode_epoch};
-use vmm::guest::{Guest, Sought, Stop};
+use vmm::guest::{Flip, Guest, Sought, Stop};
 use vmm::kvm::{Kick, kick};
 
 use super::RunError;
@@ -18,6 +18,10 @@ pub trait Source {
     fn executed(&mut self, epoch: Epoch, virtual_now: u64) -> Result<(), RunError>;
     /// The guest sent a frame; the primary's has gone out, or will.
     fn frame(&mut self, frame: Vec<u8>);
+    /// A bit to be changed once `epoch` is executed (a test hook).
+    fn flip_after(&mut self, _epoch: Epoch) -> Option<Flip> {
+        None
+    }
     /// Whether to give up a run that doesn't come to the next exit (polled after a kick).
     fn abandoned(&self) -> bool;
 }
@@ -147,6 +151,9 @@ impl<S: Source> Follower<S> {
                 }
                 self.executed = epoch;
                 self.source.executed(epoch, self.guest.machine().now())?;
+                if let Some(flip) = self.source.flip_after(epoch) {
+                    self.guest.flip(flip)?;
+                }
             }
         }
         Ok(())

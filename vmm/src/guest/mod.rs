@@ -5,6 +5,7 @@
 //! `Input::Clock`; [`Guest::carry_out`]; take the machine's effects; apply inputs; again.
 
 mod counting;
+mod flip;
 mod hash;
 mod paging;
 mod snapshot;
@@ -15,6 +16,7 @@ use devices::{Effect, GuestMemory, Input};
 
 use counting::Branches;
 pub use counting::{Counting, SeekCounters, Sought};
+pub use flip::{Flip, UnknownFlip};
 pub use hash::StateHash;
 use replay::Point;
 use tsc_trap::{TrappedRdtsc, TscTrap};

@@ -73,6 +73,7 @@ impl Pair {
             outbox: Arc::clone(&self.outbox),
             disks: self.backends.disks(),
             options: self.live,
+            flip: self.flip,
         }
     }
 
