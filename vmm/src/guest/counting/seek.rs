@@ -1,0 +1,159 @@
+//! Bringing a replica to a point that the log names.
+//!
+//! It runs until an alarm that is set so many branches early as the counter may be late (its *skid*), then
+//! from visit to visit of the point's instruction by a breakpoint, until branches and registers agree. It
+//! never single-steps: the trap flag would show in what the guest pushes.
+
+use replay::Point;
+
+use super::{RFLAGS_RF, Sought, rep};
+use crate::error::VmmError;
+use crate::guest::Guest;
+use crate::kvm::Exit;
+
+/// How far beyond a point the counter's alarm stops a replica that never came by it, in branches.
+const RUNAWAY: u64 = 1000;
+
+impl Guest {
+    /// Runs the guest, from the exit behind which `point` lies or from a point before, towards it.
+    pub fn seek(&mut self, point: &Point) -> Result<Sought, VmmError> {
+        self.inject_pending()?;
+        self.vcpu.settle()?;
+        let sought = self.approach(point);
+        let Some(branches) = &mut self.branches else {
+            return Err(VmmError::BadSnapshot(
+                "the log has points between exits, but this guest counts no branches".to_owned(),
+            ));
+        };
+        if !matches!(sought, Ok(Sought::Kicked)) {
+            branches.counter.disarm()?;
+            branches.note_cost();
+        }
+        if std::mem::take(&mut branches.debugging) {
+            self.vcpu.debug([self.tsc_trap.address(), None])?;
+        }
+        sought
+    }
+
+    fn approach(&mut self, point: &Point) -> Result<Sought, VmmError> {
+        loop {
+            let here = self.point_here()?;
+            if here == Some(*point) {
+                self.arrive(point);
+                return Ok(Sought::Reached);
+            }
+            let Some(branches) = &mut self.branches else {
+                return Ok(Sought::Missed("nothing counts branches".to_owned()));
+            };
+            let now = branches.counter.branches()?;
+            let Some(left) = point.branches.checked_sub(now) else {
+                let alike = match branches.alike {
+                    Some(early) => format!(", and was alike {early} branches before the point"),
+                    None => String::new(),
+                };
+                return Ok(Sought::Missed(format!(
+                    "it is {} branches too far{alike}",
+                    now - point.branches
+                )));
+            };
+            if here.is_some_and(|here| here.alike(point)) {
+                branches.alike = Some(left);
+            }
+            let near = left <= branches.how.skid;
+            if near {
+                if branches.left.is_none() {
+                    branches.left = Some(left);
+                }
+                if !branches.debugging {
+                    branches.counter.alarm_after(left + RUNAWAY)?;
+                }
+            } else {
+                branches.counter.alarm_after(left - branches.how.skid)?;
+            }
+            let stopped = if near {
+                self.run_to_visit(point, left == 0)?
+            } else {
+                self.vcpu.run()?
+            };
+            match stopped {
+                Exit::Interrupted => {
+                    self.vcpu.clear_immediate_exit();
+                    self.at_position = false;
+                    return Ok(Sought::Kicked);
+                }
+                Exit::Debug { pc, .. } if near && pc == point.rip => {}
+                exit => {
+                    return Ok(Sought::Missed(format!(
+                        "{left} branches before it there was another exit ({exit:?})"
+                    )));
+                }
+            }
+        }
+    }
+
+    /// Runs to the next time that the point's instruction is about to run, or has run in part.
+    fn run_to_visit(&mut self, point: &Point, here: bool) -> Result<Exit, VmmError> {
+        let regs = self.vcpu.regs();
+        if regs.rip == point.rip {
+            let repeated = rep::at(&self.vcpu, self.vm.memory(), &regs)?;
+            match repeated {
+                Some(repeated) if here && regs.rcx > point.rcx => {
+                    return self.repeat_until(point, &repeated);
+                }
+                Some(repeated) => {
+                    let exit = self.run_to(repeated.end)?;
+                    if !matches!(exit, Exit::Debug { pc, .. } if pc == repeated.end) {
+                        return Ok(exit);
+                    }
+                }
+                None => self.vcpu.step_over(),
+            }
+        }
+        self.run_to(point.rip)
+    }
+
+    /// Has the repeated instruction under RIP run until RCX is the point's: it is given only so many
+    /// repetitions as the log's guest had done.
+    fn repeat_until(&mut self, point: &Point, repeated: &rep::Repeated) -> Result<Exit, VmmError> {
+        let mut regs = self.vcpu.regs();
+        regs.rcx -= point.rcx;
+        self.vcpu.set_regs(regs);
+        let exit = self.run_to(repeated.end)?;
+        let mut regs = self.vcpu.regs();
+        let arrived = matches!(exit, Exit::Debug { pc, .. } if pc == repeated.end);
+        // It may have ended by what it compared; then it is over, as it would be by itself.
+        if arrived && regs.rcx == 0 && !repeated.ends_with(regs.rflags) {
+            regs.rip = point.rip;
+        }
+        regs.rcx = regs.rcx.wrapping_add(point.rcx);
+        self.vcpu.set_regs(regs);
+        if !arrived {
+            return Ok(exit);
+        }
+        self.vcpu.settle()?;
+        let (pc, dr6) = (point.rip, 0);
+        Ok(Exit::Debug { pc, dr6 })
+    }
+
+    fn run_to(&mut self, address: u64) -> Result<Exit, VmmError> {
+        self.vcpu.debug([self.tsc_trap.address(), Some(address)])?;
+        if let Some(branches) = &mut self.branches {
+            branches.debugging = true;
+            branches.stops += 1;
+        }
+        self.vcpu.run()
+    }
+
+    fn arrive(&mut self, point: &Point) {
+        let mut regs = self.vcpu.regs();
+        if regs.rflags & RFLAGS_RF != 0 {
+            regs.rflags &= !RFLAGS_RF;
+            self.vcpu.set_regs(regs);
+        }
+        self.point = Some(*point);
+        self.at_position = true;
+        if let Some(branches) = &mut self.branches {
+            branches.counters.reached += 1;
+        }
+    }
+}
