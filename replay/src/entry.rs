@@ -34,15 +34,24 @@ pub struct Point {
     pub rip: u64,
     /// RCX: how much of a repeated string instruction is still to be done.
     pub rcx: u64,
-    /// CRC32C of the general registers and RFLAGS (but RF, which a debugger leaves behind).
+    /// RFLAGS, without RF. Behind instructions that leave some of the status flags undefined an emulated
+    /// CPU may set them by how it was stopped: so they are not what a point is known by, but a replica
+    /// takes them over there.
+    pub rflags: u32,
+    /// CRC32C of the general registers, and of RFLAGS without RF and the status flags.
     pub registers: u32,
 }
 
 impl Point {
-    /// Whether both are the same but for the number of branches before them.
+    /// Whether both are the same but for status flags.
+    pub fn is(&self, other: &Point) -> bool {
+        self.branches == other.branches && self.alike(other)
+    }
+
+    /// Whether both are the same but for status flags and the number of branches before them.
     pub fn alike(&self, other: &Point) -> bool {
-        let branches = other.branches;
-        Point { branches, ..*self } == *other
+        let known_by = |point: &Point| (point.rip, point.rcx, point.registers);
+        known_by(self) == known_by(other)
     }
 }
 

@@ -109,6 +109,7 @@ impl<'a> EpochReader<'a> {
             branches: branches.ok_or(CodecFault::Position)?,
             rip: unzigzag(self.reader.varint()?),
             rcx: unzigzag(self.reader.varint()?),
+            rflags: u32::try_from(self.reader.varint()?).map_err(|_| CodecFault::Position)?,
             registers: self.reader.u32_le()?,
         })
     }

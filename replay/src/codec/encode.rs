@@ -11,7 +11,7 @@ use crate::wire::{GFN_END, put_bytes, put_pages, put_varint, zigzag};
 /// Room kept for the `Reached` that closes an epoch, and its point.
 const REACHED_BYTES_MAX: usize = 1 + 10 + DIGEST_BYTES_MAX + POINT_BYTES_MAX;
 const DIGEST_BYTES_MAX: usize = 4 + 4 + 5 + 10 + 4;
-const POINT_BYTES_MAX: usize = 1 + 10 + 3 * 10 + 4;
+const POINT_BYTES_MAX: usize = 1 + 10 + 3 * 10 + 5 + 4;
 
 /// Encodes entries as they happen, epoch after epoch.
 #[derive(Debug, Clone)]
@@ -160,6 +160,7 @@ impl EpochBuilder {
         put_varint(&mut self.bytes, further);
         put_varint(&mut self.bytes, zigzag(point.rip));
         put_varint(&mut self.bytes, zigzag(point.rcx));
+        put_varint(&mut self.bytes, u64::from(point.rflags));
         self.bytes.extend_from_slice(&point.registers.to_le_bytes());
         self.point = Some(point);
         Ok(())

@@ -101,6 +101,7 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
                         branches: from + further,
                         rip,
                         rcx,
+                        rflags: registers >> 7,
                         registers,
                     };
                     Position::Counted { exits, point }
@@ -149,6 +150,7 @@ fn counted(exits: u64, branches: u64) -> Position {
         branches,
         rip: 0xffff_ffff_8100_0000 + branches,
         rcx: 0,
+        rflags: 0x246,
         registers: 7,
     };
     Position::Counted { exits, point }
@@ -279,7 +281,7 @@ fn malformed_epochs_are_told_apart() {
     let share = |pages: &[u8]| [&reached[..9], pages, &[0, 0, 0, 0, 0]].concat();
     assert_eq!(fault(&share(&[0x81, 0x20])), CodecFault::Share); // 4097 pages
     assert_eq!(decode_epoch(1, &share(&[0x80, 0x20])).unwrap().len(), 1);
-    let point = [0x0b, 1, 2, 3, 0, 0, 0, 0];
+    let point = [0x0b, 1, 2, 3, 2, 0, 0, 0, 0];
     let after = |more: &[u8]| [&point[..], more].concat();
     assert_eq!(decode_epoch(1, &after(&reached)).unwrap().len(), 1);
     assert_eq!(fault(&after(&after(&reached))), CodecFault::Position); // twice

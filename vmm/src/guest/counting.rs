@@ -10,11 +10,11 @@ mod seek;
 use replay::{Point, Position};
 
 use super::Guest;
+use super::hash::{self, RFLAGS_RF};
 use crate::error::VmmError;
 use crate::kvm::Counter;
 
 const RFLAGS_TF: u64 = 1 << 8;
-const RFLAGS_RF: u64 = 1 << 16;
 
 /// How a host counts branches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,7 +144,8 @@ impl Guest {
             branches: branches.counter.branches()?,
             rip: regs.rip,
             rcx: regs.rcx,
-            registers: super::hash::registers(&regs),
+            rflags: (regs.rflags & !RFLAGS_RF) as u32,
+            registers: hash::registers(&regs),
         }))
     }
 }

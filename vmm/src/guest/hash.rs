@@ -57,8 +57,13 @@ impl fmt::Display for StateHash {
     }
 }
 
-/// CRC32C over the general registers, RIP and RFLAGS, but for RF: a debugger leaves it behind, and it
-/// masks breakpoints for an instruction that shows nothing of it.
+/// RFLAGS.RF: a debugger leaves it behind, and it masks breakpoints for an instruction that shows nothing of
+/// it.
+pub(super) const RFLAGS_RF: u64 = 1 << 16;
+/// CF, PF, AF, ZF, SF and OF, of which some instructions leave some undefined (SDM vol. 1, appendix A).
+pub(super) const RFLAGS_STATUS: u64 = 0x8d5;
+
+/// CRC32C over the general registers, RIP and RFLAGS, but for RF and the status flags.
 pub(super) fn registers(r: &kvm_regs) -> u32 {
     let words = [
         r.rax,
@@ -78,7 +83,7 @@ pub(super) fn registers(r: &kvm_regs) -> u32 {
         r.r14,
         r.r15,
         r.rip,
-        r.rflags & !(1 << 16),
+        r.rflags & !(RFLAGS_RF | RFLAGS_STATUS),
     ];
     crc(0, &words)
 }

@@ -311,9 +311,9 @@ fn outputs(cursor: &mut Cursor<'_>) -> Option<Vec<u32>> {
                 }
                 return cursor.0.is_empty().then_some(crcs);
             }
-            // A point between two exits: branches, RIP, RCX, checksum of the registers.
+            // A point between two exits: branches, RIP, RCX, RFLAGS, checksum of the registers.
             11 => {
-                for _ in 0..3 {
+                for _ in 0..4 {
                     cursor.varint()?;
                 }
                 cursor.word()?;

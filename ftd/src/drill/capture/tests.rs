@@ -77,6 +77,7 @@ fn epoch(number: u64, events: Vec<Event>) -> Message {
         branches: 300,
         rip: 0xffff_ffff_8100_0000,
         rcx: 1,
+        rflags: 0x246,
         registers: 7,
     };
     let mut digest = Digest::default();

@@ -6,9 +6,10 @@
 
 use replay::Point;
 
-use super::{RFLAGS_RF, Sought, rep};
+use super::{Sought, rep};
 use crate::error::VmmError;
 use crate::guest::Guest;
+use crate::guest::hash::{RFLAGS_RF, RFLAGS_STATUS};
 use crate::kvm::Exit;
 
 /// How far beyond a point the counter's alarm stops a replica that never came by it, in branches.
@@ -38,7 +39,7 @@ impl Guest {
     fn approach(&mut self, point: &Point) -> Result<Sought, VmmError> {
         loop {
             let here = self.point_here()?;
-            if here == Some(*point) {
+            if here.is_some_and(|here| here.is(point)) {
                 self.arrive(point);
                 return Ok(Sought::Reached);
             }
@@ -146,8 +147,10 @@ impl Guest {
 
     fn arrive(&mut self, point: &Point) {
         let mut regs = self.vcpu.regs();
-        if regs.rflags & RFLAGS_RF != 0 {
-            regs.rflags &= !RFLAGS_RF;
+        let status = u64::from(point.rflags) & RFLAGS_STATUS;
+        let rflags = regs.rflags & !(RFLAGS_RF | RFLAGS_STATUS) | status;
+        if regs.rflags != rflags {
+            regs.rflags = rflags;
             self.vcpu.set_regs(regs);
         }
         self.point = Some(*point);
