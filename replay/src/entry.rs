@@ -132,7 +132,8 @@ pub enum Event {
 /// a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Digest {
-    /// Of the general registers, RIP, RFLAGS, virtual time and the number of exits.
+    /// Of the general registers, RIP, RFLAGS without RF and the status flags, virtual time and the number
+    /// of exits.
     pub registers: u32,
     /// Of the machine's state.
     pub devices: u32,

@@ -130,7 +130,8 @@ impl Counter {
     /// Kicks this thread once so many more branches (at least 2) are counted. It comes late by the skid.
     pub fn alarm_after(&mut self, branches: u64) -> Result<(), VmmError> {
         self.armed = true;
-        self.period(branches.max(2))
+        // A log may name any number; the kernel takes less than 2^63.
+        self.period(branches.clamp(2, NEVER))
     }
 
     /// Takes the alarm back. A kick may still be under way.

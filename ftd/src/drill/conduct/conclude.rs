@@ -12,7 +12,8 @@ use crate::drill::report::{Mark, Report};
 use crate::drill::site::Site;
 
 /// From when on a side may speak alone, by our clock: it had won the arbiter; the survivor not before
-/// the kill. Where the hosts' clocks can't be compared exactly the earlier time counts.
+/// the kill. Where the hosts' clocks can't be compared exactly the earlier time counts, and where they can't
+/// at all, the end of the kill.
 pub fn alone_from(killed: Role, evidence: &Evidence) -> Vec<u64> {
     let mut times = Vec::new();
     for role in [Role::Primary, Role::Backup] {
@@ -28,7 +29,11 @@ pub fn alone_from(killed: Role, evidence: &Evidence) -> Vec<u64> {
             let kill = evidence
                 .killed_unix_ns
                 .filter(|_| role != killed && index >= before);
-            times.push(won.max(kill.map_or(0, |(ordered, _)| ordered)));
+            times.push(match kill {
+                // The hosts have no common time: the last word of both sides came before the kill was done.
+                Some((ordered, done)) if won < ordered => done,
+                _ => won,
+            });
         }
     }
     times

@@ -66,7 +66,7 @@ impl Guest {
                     branches.left = Some(left);
                 }
                 if !branches.debugging {
-                    branches.counter.alarm_after(left + RUNAWAY)?;
+                    branches.counter.alarm_after(left.saturating_add(RUNAWAY))?;
                 }
             } else {
                 branches.counter.alarm_after(left - branches.how.skid)?;
