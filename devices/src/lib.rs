@@ -29,6 +29,7 @@ pub mod uart;
 pub mod virtio;
 
 pub use boundary::{Console, DiskError, DiskOp, DiskOutcome, DiskRequest, Effect, Input};
+pub use machine::{MachinePart, PartVisitor};
 pub use restore::RestoreError;
 
 /// Guest RAM as every crate of ftd sees it; the bitmap records pages written by device DMA.

@@ -21,7 +21,8 @@ use thiserror::Error;
 pub use decode::{EpochReader, decode_epoch};
 pub use encode::EpochBuilder;
 
-use crate::entry::{Entry, Epoch, RamShare};
+use crate::digest::{Marks, RamShare};
+use crate::entry::{Entry, Epoch};
 use crate::wire::{GFN_END, WireFault};
 
 /// Most bytes of an encoded epoch. Close the epoch long before ([`EpochBuilder::len_bytes`]).
@@ -103,6 +104,9 @@ pub enum CodecFault {
     /// A share of RAM that is too large, or lies outside of all RAM.
     #[error("has an impossible share of RAM in its digest")]
     Share,
+    /// A digest with more marks than there are.
+    #[error("holds more than {} marks of a digest", Marks::MAX)]
+    Marks,
     /// A `Reached` that is not the last entry.
     #[error("says `reached`, but is not the last")]
     ReachedEarly,

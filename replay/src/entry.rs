@@ -3,6 +3,8 @@
 use devices::Input;
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Digest;
+
 /// Number of an epoch: the batch in which entries are framed, sent and acknowledged. Rises by one
 /// from 1; 0 stands for "nothing yet".
 pub type Epoch = u64;
@@ -126,84 +128,6 @@ pub enum Event {
         /// What the primary's guest was there.
         digest: Digest,
     },
-}
-
-/// What a guest is at the end of an epoch, as checksums (CRC32C) of its parts, so that a difference has
-/// a place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Digest {
-    /// Of the general registers, RIP, RFLAGS without RF and the status flags, virtual time and the number
-    /// of exits.
-    pub registers: u32,
-    /// Of the machine's state.
-    pub devices: u32,
-    /// Of a share of RAM: another one with each epoch, so that all of it gets its turn.
-    pub ram: RamShare,
-}
-
-/// Some pages of guest RAM and their checksum.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct RamShare {
-    /// The first page's frame number; 0 if there are none.
-    pub first: u64,
-    /// How many, at most [`RamShare::PAGES_MAX`].
-    pub pages: u32,
-    /// CRC32C of their bytes in order; 0 if there are none.
-    pub crc: u32,
-}
-
-impl RamShare {
-    /// Most pages of a share: 16 MiB, a few milliseconds of checking.
-    pub const PAGES_MAX: u32 = 4096;
-}
-
-impl Digest {
-    /// The first part in which two digests of the same pages differ.
-    pub fn difference(&self, other: &Digest) -> Option<Part> {
-        let Digest {
-            registers,
-            devices,
-            ram,
-        } = self;
-        if *registers != other.registers {
-            Some(Part::Registers)
-        } else if *devices != other.devices {
-            Some(Part::Devices)
-        } else if *ram != other.ram {
-            Some(Part::Ram {
-                first: ram.first,
-                pages: ram.pages,
-            })
-        } else {
-            None
-        }
-    }
-}
-
-/// A part of a guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Part {
-    /// General registers, virtual time, exits.
-    Registers,
-    /// The machine.
-    Devices,
-    /// Some page among these.
-    Ram {
-        /// The first page's frame number.
-        first: u64,
-        /// How many.
-        pages: u32,
-    },
-}
-
-impl std::fmt::Display for Part {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Part::Registers => f.write_str("the registers"),
-            Part::Devices => f.write_str("the devices' state"),
-            Part::Ram { first, pages } => write!(f, "RAM in {pages} pages from {first:#x} on"),
-        }
-    }
 }
 
 /// The state of a guest that was stopped at no exit: everything but the pages sent before it.

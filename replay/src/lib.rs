@@ -4,6 +4,7 @@
 //! clock.** Bytes, messages and ticks come in as values; bytes, messages and actions go out.
 //!
 //! * [`entry`]: log entries: a position in the guest's execution and what happened there.
+//! * [`digest`]: what two copies of a guest compare, and the name of what differs.
 //! * [`codec`]: the compact encoding of an epoch of entries.
 //! * [`frame`]: checksummed frames, in which messages and epochs travel.
 //! * [`log`]: the file that `ftd record` writes and `ftd replay` reads.
@@ -12,6 +13,7 @@
 //! * [`protocol`]: messages and roles of primary and backup.
 
 pub mod codec;
+pub mod digest;
 pub mod entry;
 pub mod frame;
 pub mod log;
@@ -21,6 +23,7 @@ pub mod replayer;
 mod wire;
 
 pub use codec::{CodecError, EncodedEpoch, EpochBuilder, decode_epoch};
-pub use entry::{Digest, Entry, Epoch, Event, Page, Part, Point, Position, RamShare, Snapshot};
+pub use digest::{Difference, Digest, Marks, RamShare};
+pub use entry::{Entry, Epoch, Event, Page, Point, Position, Snapshot};
 pub use recorder::{EpochPolicy, Recorder, crc_of};
 pub use replayer::{Divergence, Replayer};

@@ -3,7 +3,8 @@
 use devices::{Effect, Input};
 
 use crate::codec::{CodecError, EncodedEpoch, EpochBuilder};
-use crate::entry::{Digest, Epoch, Event, Page, Position, Snapshot};
+use crate::digest::Digest;
+use crate::entry::{Epoch, Event, Page, Position, Snapshot};
 
 /// When an epoch ends. It ends at once when an output waits or the guest idles; this bounds it
 /// while neither happens.

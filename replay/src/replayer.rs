@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 
-use devices::{Effect, Input, VirtualNs};
+use devices::{Effect, Input, MachinePart, VirtualNs};
 use thiserror::Error;
 
-use crate::entry::{Digest, Entry, Epoch, Event, Part, Position};
+use crate::digest::{Difference, Digest};
+use crate::entry::{Entry, Epoch, Event, Position};
 use crate::recorder::effect_crc;
 
 /// The guest did something else than the log says the primary's did.
@@ -60,12 +61,12 @@ pub enum Divergence {
         how: String,
     },
     /// The digests of an epoch's end differ.
-    #[error("at {at} {part} differ from the primary's")]
+    #[error("at {at} this copy differs from the primary in {difference}")]
     Digest {
         /// Where.
         at: Position,
-        /// The first part that differs.
-        part: Part,
+        /// What differs, by name.
+        difference: Difference,
     },
 }
 
@@ -159,12 +160,13 @@ impl Replayer {
         }
     }
 
-    /// Compares at the end of an epoch.
+    /// Compares at the end of an epoch. `parts` are the machine's, which the digests' marks stand for.
     pub fn check_reached(
         &mut self,
         at: Position,
         expected: &Digest,
         found: &Digest,
+        parts: impl FnOnce() -> Vec<MachinePart>,
     ) -> Result<(), Divergence> {
         if !self.outputs.is_empty() {
             return Err(Divergence::ExtraOutputs {
@@ -172,8 +174,11 @@ impl Replayer {
                 extra: self.outputs.len(),
             });
         }
-        match expected.difference(found) {
-            Some(part) => Err(Divergence::Digest { at, part }),
+        if expected == found {
+            return Ok(());
+        }
+        match expected.difference(found, &parts()) {
+            Some(difference) => Err(Divergence::Digest { at, difference }),
             None => Ok(()),
         }
     }
@@ -235,7 +240,7 @@ mod tests {
         replayer.made_output(&frame(1));
         assert!(
             replayer
-                .check_reached(at, &Digest::default(), &Digest::default())
+                .check_reached(at, &Digest::default(), &Digest::default(), Vec::new)
                 .is_err()
         );
     }

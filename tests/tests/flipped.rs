@@ -41,17 +41,17 @@ fn is_found_and_repaired(flip: &str, part: &str) {
 fn a_bit_of_ram() {
     need_kvm!();
     // Far from anything that the guest reads.
-    is_found_and_repaired("40:ram:0xa00000", "RAM in");
+    is_found_and_repaired("40:ram:0xa00000", "in the page of RAM at 0xa00000");
 }
 
 #[test]
 fn a_register() {
     need_kvm!();
-    is_found_and_repaired("40:register", "the registers");
+    is_found_and_repaired("40:register", "RBX");
 }
 
 #[test]
 fn a_device() {
     need_kvm!();
-    is_found_and_repaired("40:device", "the devices' state");
+    is_found_and_repaired("40:device", "in the serial port");
 }

@@ -9,11 +9,13 @@ mod config;
 mod interrupts;
 mod mmio;
 mod msr;
+mod parts;
 mod pio;
 mod state;
 
 pub use config::{MachineConfig, Slot};
 pub use interrupts::Interrupts;
+pub use parts::{MachinePart, PartVisitor};
 pub use state::{MachineState, STATE_VERSION};
 
 use crate::acpi_pm::AcpiPm;

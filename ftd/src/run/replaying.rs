@@ -147,7 +147,8 @@ impl<S: Source> Follower<S> {
             Event::Reached { digest } => {
                 if self.loaded && !self.half_loaded {
                     let found = self.guest.digest(digest.ram.first, digest.ram.pages)?;
-                    self.replayer.check_reached(here, &digest, &found)?;
+                    let parts = || self.guest.machine().parts();
+                    self.replayer.check_reached(here, &digest, &found, parts)?;
                 }
                 self.executed = epoch;
                 self.source.executed(epoch, self.guest.machine().now())?;

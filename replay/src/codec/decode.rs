@@ -3,7 +3,8 @@
 use devices::{Console, DiskError, DiskOutcome, Input};
 
 use super::{CodecError, CodecFault, FAR, MAX_EPOCH_BYTES, MAX_EPOCH_ENTRIES, is_share, kind};
-use crate::entry::{Digest, Entry, Epoch, Event, Page, Point, Position, RamShare, Snapshot};
+use crate::digest::{Digest, Marks, RamShare};
+use crate::entry::{Entry, Epoch, Event, Page, Point, Position, Snapshot};
 use crate::wire::{GFN_END, Reader, unzigzag};
 
 /// Decodes the entries of epoch `epoch`; the last of them is `Reached`.
@@ -133,14 +134,15 @@ impl<'a> EpochReader<'a> {
     }
 
     fn digest(&mut self) -> Result<Digest, CodecFault> {
-        let (registers, devices) = (self.reader.u32_le()?, self.reader.u32_le()?);
+        let (registers, devices) = (self.marks()?, self.marks()?);
         let pages = u32::try_from(self.reader.varint()?).map_err(|_| CodecFault::Share)?;
         let mut ram = RamShare::default();
         if pages > 0 {
             ram = RamShare {
                 first: self.reader.varint()?,
                 pages,
-                crc: self.reader.u32_le()?,
+                sum: self.reader.u32_le()?,
+                weighted: self.reader.u32_le()?,
             };
         }
         if !is_share(ram.first, ram.pages) {
@@ -151,6 +153,11 @@ impl<'a> EpochReader<'a> {
             devices,
             ram,
         })
+    }
+
+    fn marks(&mut self) -> Result<Marks, CodecFault> {
+        let crc = self.reader.u32_le()?;
+        Marks::from_parts(crc, self.reader.bytes()?).ok_or(CodecFault::Marks)
     }
 
     fn pages(&mut self) -> Result<Vec<Page>, CodecFault> {

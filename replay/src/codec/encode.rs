@@ -5,7 +5,8 @@ use devices::{Console, DiskError, DiskOutcome, Input};
 use super::{
     CodecError, CodecFault, EncodedEpoch, FAR, MAX_EPOCH_BYTES, MAX_EPOCH_ENTRIES, is_share, kind,
 };
-use crate::entry::{Digest, Epoch, Event, Point, Position, Snapshot};
+use crate::digest::Digest;
+use crate::entry::{Epoch, Event, Point, Position, Snapshot};
 use crate::wire::{GFN_END, put_bytes, put_pages, put_varint, zigzag};
 
 /// Room kept for the `Reached` that closes an epoch, and its point.
@@ -112,12 +113,15 @@ impl EpochBuilder {
             devices,
             ram,
         } = digest;
-        self.bytes.extend_from_slice(&registers.to_le_bytes());
-        self.bytes.extend_from_slice(&devices.to_le_bytes());
+        for marks in [registers, devices] {
+            self.bytes.extend_from_slice(&marks.crc.to_le_bytes());
+            put_bytes(&mut self.bytes, marks.marks());
+        }
         put_varint(&mut self.bytes, u64::from(ram.pages));
         if ram.pages > 0 {
             put_varint(&mut self.bytes, ram.first);
-            self.bytes.extend_from_slice(&ram.crc.to_le_bytes());
+            self.bytes.extend_from_slice(&ram.sum.to_le_bytes());
+            self.bytes.extend_from_slice(&ram.weighted.to_le_bytes());
         }
     }
 

@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::entry::{Digest, Event, Page, Point, Position, RamShare, Snapshot};
+use crate::digest::{Digest, Marks, RamShare};
+use crate::entry::{Event, Page, Point, Position, Snapshot};
 use crate::wire::GFN_END;
 use devices::{Console, DiskError, DiskOutcome, Input};
 
@@ -57,8 +58,10 @@ fn step() -> impl Strategy<Value = (u64, Option<(u64, u64, u64, u32)>)> {
 }
 
 fn any_digest() -> impl Strategy<Value = Digest> {
-    let share = (0..GFN_END - 4096, 0..=RamShare::PAGES_MAX, any::<u32>());
-    (any::<u32>(), any::<u32>(), share).prop_map(|(registers, devices, (first, pages, crc))| {
+    let share = (0..GFN_END - 4096, 0..=RamShare::PAGES_MAX);
+    let share = (share, any::<u32>(), any::<u32>());
+    (any_marks(), any_marks(), share).prop_map(|(registers, devices, share)| {
+        let ((first, pages), sum, weighted) = share;
         let some = u32::from(pages > 0);
         Digest {
             registers,
@@ -66,15 +69,21 @@ fn any_digest() -> impl Strategy<Value = Digest> {
             ram: RamShare {
                 first: first * u64::from(some),
                 pages,
-                crc: crc * some,
+                sum: sum * some,
+                weighted: weighted * some,
             },
         }
     })
 }
 
+fn any_marks() -> impl Strategy<Value = Marks> {
+    let marks = prop::collection::vec(any::<u8>(), 0..=Marks::MAX);
+    (any::<u32>(), marks).prop_map(|(crc, marks)| Marks::from_parts(crc, &marks).unwrap())
+}
+
 fn digest(registers: u32) -> Digest {
     Digest {
-        registers,
+        registers: Marks::from_parts(registers, &[]).unwrap(),
         ..Digest::default()
     }
 }
@@ -212,7 +221,7 @@ fn an_epoch_with_nothing_in_it_is_short() {
         .close(Position::Exit(1 << 32), digest(9))
         .unwrap();
     assert_eq!((epoch.epoch, epoch.entries), (7, 1));
-    assert!(epoch.bytes.len() <= 16);
+    assert!(epoch.bytes.len() <= 18);
 }
 
 #[test]
@@ -275,12 +284,18 @@ fn malformed_epochs_are_told_apart() {
     assert_eq!(fault(&[0x06]), CodecFault::NotReached);
     assert_eq!(fault(&[0x0f]), CodecFault::Kind(15));
     assert_eq!(fault(&[0x0a, 0, 0, 0]), CodecFault::Wire(WireFault::Short));
-    let reached = [0x0a, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let reached = [0x0a, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let then = |more: &[u8]| [&reached[..], more].concat();
     assert_eq!(fault(&then(&[0x06])), CodecFault::ReachedEarly);
-    let share = |pages: &[u8]| [&reached[..9], pages, &[0, 0, 0, 0, 0]].concat();
+    let share = |pages: &[u8]| [&reached[..11], pages, &[0; 9]].concat();
     assert_eq!(fault(&share(&[0x81, 0x20])), CodecFault::Share); // 4097 pages
     assert_eq!(decode_epoch(1, &share(&[0x80, 0x20])).unwrap().len(), 1);
+    let marks = |count: u8| {
+        let marks = vec![1; usize::from(count)];
+        [&reached[..5], &[count], &marks, &reached[6..]].concat()
+    };
+    assert_eq!(decode_epoch(1, &marks(24)).unwrap().len(), 1);
+    assert_eq!(fault(&marks(25)), CodecFault::Marks);
     let point = [0x0b, 1, 2, 3, 2, 0, 0, 0, 0];
     let after = |more: &[u8]| [&point[..], more].concat();
     assert_eq!(decode_epoch(1, &after(&reached)).unwrap().len(), 1);

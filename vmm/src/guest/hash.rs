@@ -3,8 +3,9 @@
 use std::fmt;
 
 use devices::layout::PAGE_BYTES;
+use devices::{MachinePart, PartVisitor};
 use kvm_bindings::kvm_regs;
-use replay::{Digest, RamShare};
+use replay::{Digest, Marks, RamShare};
 use serde::{Deserialize, Serialize};
 
 use super::Guest;
@@ -63,29 +64,18 @@ pub(super) const RFLAGS_RF: u64 = 1 << 16;
 /// CF, PF, AF, ZF, SF and OF, of which some instructions leave some undefined (SDM vol. 1, appendix A).
 pub(super) const RFLAGS_STATUS: u64 = 0x8d5;
 
-/// CRC32C over the general registers, RIP and RFLAGS, but for RF and the status flags.
+/// The general registers, RIP and RFLAGS without RF and the status flags: the first of [`replay::digest::REGISTERS`].
+fn words(r: &kvm_regs) -> [u64; 18] {
+    let rflags = r.rflags & !(RFLAGS_RF | RFLAGS_STATUS);
+    [
+        r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rsp, r.rbp, r.r8, r.r9, r.r10, r.r11, r.r12,
+        r.r13, r.r14, r.r15, r.rip, rflags,
+    ]
+}
+
+/// CRC32C over what [`words`] gives.
 pub(super) fn registers(r: &kvm_regs) -> u32 {
-    let words = [
-        r.rax,
-        r.rbx,
-        r.rcx,
-        r.rdx,
-        r.rsi,
-        r.rdi,
-        r.rsp,
-        r.rbp,
-        r.r8,
-        r.r9,
-        r.r10,
-        r.r11,
-        r.r12,
-        r.r13,
-        r.r14,
-        r.r15,
-        r.rip,
-        r.rflags & !(RFLAGS_RF | RFLAGS_STATUS),
-    ];
-    crc(0, &words)
+    crc(0, &words(r))
 }
 
 /// CRC32C over 64-bit words, in little-endian order.
@@ -95,6 +85,16 @@ pub(super) fn crc(start: u32, words: &[u64]) -> u32 {
     })
 }
 
+/// A mark for each part of the machine.
+#[derive(Default)]
+struct DeviceMarks(Marks);
+
+impl PartVisitor for DeviceMarks {
+    fn part(&mut self, _: MachinePart, state: &impl Serialize) {
+        self.0.push(u64::from(replay::crc_of(state)));
+    }
+}
+
 impl Guest {
     /// What the guest is where it stands, with the checksum of `pages` pages of RAM from `first` on.
     ///
@@ -102,27 +102,30 @@ impl Guest {
     ///
     /// When this RAM has no such pages.
     pub fn digest(&self, first: u64, pages: u32) -> Result<Digest, VmmError> {
-        let registers = registers(&self.vcpu.regs());
         let end = first.checked_add(u64::from(pages));
         if end.is_none_or(|end| end > ram_bytes(self.memory()) / PAGE_BYTES) {
             return Err(VmmError::BadInput(format!(
                 "a digest covers {pages} pages from {first:#x} on, beyond RAM"
             )));
         }
-        let mut sum = 0;
+        let mut registers = Marks::default();
+        for word in words(&self.vcpu.regs()) {
+            registers.push(word);
+        }
+        registers.push(self.machine.now());
+        registers.push(self.exits);
+        let mut devices = DeviceMarks::default();
+        self.machine.visit_parts(&mut devices);
+        let mut ram = RamShare::new(first);
         let mut page = [0u8; PAGE_BYTES as usize];
         for gfn in first..first + u64::from(pages) {
             read_page(self.memory(), gfn, &mut page);
-            sum = crc32c::crc32c_append(sum, &page);
+            ram.push(&page);
         }
         Ok(Digest {
-            registers: crc(registers, &[self.machine.now(), self.exits]),
-            devices: replay::crc_of(&self.machine.save()),
-            ram: RamShare {
-                first,
-                pages,
-                crc: sum,
-            },
+            registers,
+            devices: devices.0,
+            ram,
         })
     }
 

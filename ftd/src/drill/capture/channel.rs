@@ -303,10 +303,13 @@ fn outputs(cursor: &mut Cursor<'_>) -> Option<Vec<u32>> {
             9 => crcs.push(cursor.word()?),
             // Reached, the last entry: registers, devices, and a share of RAM unless that is of no page.
             10 => {
-                cursor.word()?;
-                cursor.word()?;
+                for _ in 0..2 {
+                    cursor.word()?;
+                    cursor.bytes()?;
+                }
                 if cursor.varint()? > 0 {
                     cursor.varint()?;
+                    cursor.word()?;
                     cursor.word()?;
                 }
                 return cursor.0.is_empty().then_some(crcs);

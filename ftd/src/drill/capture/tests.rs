@@ -85,7 +85,8 @@ fn epoch(number: u64, events: Vec<Event>) -> Message {
         digest.ram = RamShare {
             first: 500,
             pages: 20,
-            crc: 9,
+            sum: 9,
+            weighted: 10,
         };
     }
     let at = Position::Counted { exits: exit, point };
