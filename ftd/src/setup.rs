@@ -13,7 +13,7 @@ use kvm_ioctls::Kvm;
 use vmm::boot::{self, BootRequest, RewriteReport};
 use vmm::clock::Clock;
 use vmm::cpu_model::{self, CpuModel};
-use vmm::guest::{Counting, Guest};
+use vmm::guest::{Counting, Guest, Skid};
 use vmm::image::{BootFiles, ReadAt, find_boot_files};
 use vmm::kvm::{Vcpu, Vm, open_kvm, vm::supported_cpuid};
 use vmm::probe;
@@ -168,7 +168,7 @@ impl Shell {
     /// Has the counter's alarm set so many branches early, instead of what the CPU's design asks for.
     pub fn set_skid(&mut self, skid: Option<u64>) {
         if let (Some(counting), Some(skid)) = (&mut self.counting, skid) {
-            counting.skid = skid;
+            counting.skid = Skid::new(skid);
         }
     }
 
@@ -180,7 +180,7 @@ impl Shell {
         let vm = Vm::new(&self.kvm, memory, cpu_model::msr::CLOSED)?;
         let vcpu = Vcpu::new(&self.kvm, &vm, &cpuid)?;
         let mut guest = Guest::new(vm, vcpu, self.config.clone(), self.clock);
-        guest.set_counting(self.counting);
+        guest.set_counting(self.counting.clone());
         Ok(guest)
     }
 

@@ -1,11 +1,13 @@
 //! Points between two exits: naming the one where a live guest was stopped, and bringing a replica to
 //! one that the log names (the `pmu` clock).
 //!
+//! * `skid`: how late the counter's alarm comes, as far as is known.
 //! * `seek`: the way to a point.
 //! * `rep`: repeated string instructions, in whose middle a guest can be stopped.
 
 mod rep;
 mod seek;
+mod skid;
 
 use replay::{Point, Position};
 
@@ -14,15 +16,17 @@ use super::hash::{self, RFLAGS_RF};
 use crate::error::VmmError;
 use crate::kvm::Counter;
 
+pub use skid::Skid;
+
 const RFLAGS_TF: u64 = 1 << 8;
 
 /// How a host counts branches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Counting {
     /// The raw perf event.
     pub event: u64,
     /// By how many branches its alarm may come late.
-    pub skid: u64,
+    pub skid: Skid,
 }
 
 /// Where a search for a point stands.
@@ -57,6 +61,8 @@ pub(super) struct Branches {
     /// What the search for the point has cost so far.
     stops: u64,
     left: Option<u64>,
+    /// How many branches before the point the alarm was set.
+    set_early: Option<u64>,
     /// How many branches before the point the guest stood at its instruction with its registers.
     alike: Option<u64>,
     /// A breakpoint besides the TSC trap's is armed.
@@ -72,7 +78,7 @@ impl Guest {
     ///
     /// When the host has none to give.
     pub fn count_branches(&mut self) -> Result<(), VmmError> {
-        let Some(how) = self.counting.filter(|_| self.branches.is_none()) else {
+        let Some(how) = self.counting.clone().filter(|_| self.branches.is_none()) else {
             return Ok(());
         };
         let counter = Counter::open(how.event).map_err(|source| VmmError::Host {
@@ -84,6 +90,7 @@ impl Guest {
             counter,
             stops: 0,
             left: None,
+            set_early: None,
             alike: None,
             debugging: false,
             counters: SeekCounters::default(),
@@ -154,6 +161,7 @@ impl Branches {
     fn note_cost(&mut self) {
         let stops = std::mem::take(&mut self.stops);
         self.alike = None;
+        self.set_early = None;
         let Some(left) = self.left.take() else { return };
         self.counters.stops += stops;
         self.counters.branches += left;

@@ -15,7 +15,7 @@ use devices::machine::{Machine, MachineConfig};
 use devices::{Effect, GuestMemory, Input};
 
 use counting::Branches;
-pub use counting::{Counting, SeekCounters, Sought};
+pub use counting::{Counting, SeekCounters, Skid, Sought};
 pub use flip::{Flip, UnknownFlip};
 pub use hash::StateHash;
 use replay::Point;

@@ -7,7 +7,7 @@ use super::Finding;
 use super::processor::Processor;
 use super::scratch::{Level, Scratch};
 use crate::error::VmmError;
-use crate::guest::Counting;
+use crate::guest::{Counting, Skid};
 use crate::kvm::vm::supported_cpuid;
 use crate::kvm::{Counter, Exit};
 
@@ -22,7 +22,7 @@ pub fn counting(kvm: &Kvm) -> Result<Option<Counting>, VmmError> {
     let design = Processor::of(&supported_cpuid(kvm)?).design();
     Ok(design.branches().map(|event| Counting {
         event,
-        skid: design.skid(),
+        skid: Skid::new(design.skid()),
     }))
 }
 

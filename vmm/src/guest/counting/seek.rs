@@ -6,7 +6,7 @@
 
 use replay::Point;
 
-use super::{Sought, rep};
+use super::{Branches, Sought, rep};
 use crate::error::VmmError;
 use crate::guest::Guest;
 use crate::guest::hash::{RFLAGS_RF, RFLAGS_STATUS};
@@ -48,19 +48,13 @@ impl Guest {
             };
             let now = branches.counter.branches()?;
             let Some(left) = point.branches.checked_sub(now) else {
-                let alike = match branches.alike {
-                    Some(early) => format!(", and was alike {early} branches before the point"),
-                    None => String::new(),
-                };
-                return Ok(Sought::Missed(format!(
-                    "it is {} branches too far{alike}",
-                    now - point.branches
-                )));
+                return Ok(Sought::Missed(branches.too_far(now - point.branches)));
             };
             if here.is_some_and(|here| here.alike(point)) {
                 branches.alike = Some(left);
             }
-            let near = left <= branches.how.skid;
+            let skid = branches.how.skid.branches();
+            let near = left <= skid;
             if near {
                 if branches.left.is_none() {
                     branches.left = Some(left);
@@ -69,7 +63,8 @@ impl Guest {
                     branches.counter.alarm_after(left.saturating_add(RUNAWAY))?;
                 }
             } else {
-                branches.counter.alarm_after(left - branches.how.skid)?;
+                branches.set_early = Some(skid);
+                branches.counter.alarm_after(left - skid)?;
             }
             let stopped = if near {
                 self.run_to_visit(point, left == 0)?
@@ -84,6 +79,13 @@ impl Guest {
                 }
                 Exit::Debug { pc, .. } if near && pc == point.rip => {}
                 exit => {
+                    if let Some(branches) = &mut self.branches
+                        && let now = branches.counter.branches()?
+                        && let Some(beyond) = now.checked_sub(point.branches)
+                        && beyond > 0
+                    {
+                        return Ok(Sought::Missed(branches.too_far(beyond)));
+                    }
                     return Ok(Sought::Missed(format!(
                         "{left} branches before it there was another exit ({exit:?})"
                     )));
@@ -158,5 +160,22 @@ impl Guest {
         if let Some(branches) = &mut self.branches {
             branches.counters.reached += 1;
         }
+    }
+}
+
+impl Branches {
+    /// Says how far the guest has run by the point, and learns from it if it was the alarm that came late.
+    fn too_far(&mut self, beyond: u64) -> String {
+        let alike = match self.alike {
+            Some(early) => format!(", and was alike {early} branches before the point"),
+            None => String::new(),
+        };
+        // Once breakpoints have taken over, the alarm was in time.
+        let late = self.set_early.filter(|_| self.left.is_none());
+        let learned = late.map_or_else(String::new, |set_early| {
+            let skid = self.how.skid.exceeded(set_early, beyond);
+            format!("; the counter was later than {set_early}, {skid} is expected from here on")
+        });
+        format!("it is {beyond} branches too far{alike}{learned}")
     }
 }
