@@ -6,7 +6,7 @@
 # loops) into a checksum, so two runs end with the same line and the same RAM only if each interrupt
 # came at the same instruction, and the same repetition of it.
 # Options: ticks=N (interrupts, default 1000), period=NS (mean time between them, default 200000),
-# kind=N (only this kind of work, 0 to 4).
+# kind=N (only this kind of work, 0 to 4), wait (stand still at the end, for RAM to be looked at).
 
 .include "start.inc"
 
@@ -86,7 +86,14 @@ again:  mov %r15, %rax
         call print
         mov checksum, %rdi
         call print_hex
-        jmp newline
+        call newline
+        mov $word_wait, %edi
+        call option
+        test %eax, %eax
+        jnz 2f
+        ret
+2:      hlt                                     # no interrupt comes
+        jmp 2b
 
 # A branch for every other instruction.
 branches:
@@ -267,6 +274,7 @@ random: .quad 0x123456789abcdef
 word_ticks: .asciz "ticks="
 word_period: .asciz "period="
 word_kind: .asciz "kind="
+word_wait: .asciz "wait"
 text_rounds: .asciz "storm: rounds="
 text_ticks: .asciz " ticks="
 text_state: .asciz " state="

@@ -1,11 +1,13 @@
 //! `ftd doctor`: what this host's KVM does, found by trying it, and what is possible with that.
 //!
 //! * [`checks`]: the checks, one row each.
+//! * [`counter`]: those of what disturbs a counter of branches.
 //! * [`host`]: those that are not about KVM.
 //! * [`possible`]: what remains possible.
 //! * [`report`]: the answer for people, and as JSON.
 
 pub mod checks;
+pub mod counter;
 pub mod host;
 pub mod possible;
 pub mod report;
@@ -37,9 +39,11 @@ pub fn examine(device: &Path) -> Examination {
     if let Some(kvm) = &kvm {
         checks.extend(checks::on_kvm(kvm));
     }
+    let processor = kvm.as_ref().and_then(processor);
+    checks.extend(counter::checks(processor.as_ref()));
     checks.extend(host::checks());
     Examination {
-        host: Host::this(kvm.as_ref().and_then(processor)),
+        host: Host::this(processor),
         possible: Possible::with(&checks),
         checks,
     }
