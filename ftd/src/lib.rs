@@ -2,6 +2,7 @@
 //!
 //! * [`arbiter`]: the atomic test-and-set that decides who may go on alone.
 //! * [`cli`]: the command line, one module a command.
+//! * [`control`]: what a running ftd says of itself, over a Unix socket.
 //! * [`daemon`]: one side of a pair: the protocol core driven by an event loop.
 //! * [`doctor`]: what this host can do.
 //! * [`drill`]: what a person runs before trusting ftd.
@@ -15,6 +16,7 @@
 
 pub mod arbiter;
 pub mod cli;
+pub mod control;
 pub mod daemon;
 pub mod doctor;
 pub mod drill;

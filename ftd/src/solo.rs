@@ -1,4 +1,8 @@
 //! A guest on this host alone: `ftd run` (no log) and `ftd record` (a log in a file).
+//!
+//! * `asked`: what it says of itself over the control socket.
+
+mod asked;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -15,7 +19,9 @@ use replay::log::{LogHeader, LogWriter};
 use replay::{EncodedEpoch, Position};
 use vmm::guest::{Guest, StateHash};
 
+use self::asked::Asked;
 use crate::cli::GuestOptions;
+use crate::control::Control;
 use crate::daemon::held::Held;
 use crate::host::clock::VirtualClock;
 use crate::outside::backends::Backends;
@@ -31,11 +37,14 @@ const OUTBOX: Token = Token(0);
 const TAP: Token = Token(1);
 const CONSOLE: Token = Token(2);
 const SIGNALS: Token = Token(3);
+const CONTROL: Token = Token(4);
 
 /// What a solo run is told.
 pub struct SoloOptions<'a> {
     /// Choices of the vCPU loop.
     pub live: LiveOptions,
+    /// The control socket.
+    pub control: Option<Control>,
     /// Stop after so long.
     pub stop_after: Option<Duration>,
     /// Write the log here.
@@ -72,7 +81,7 @@ pub fn run(
     guest: Guest,
     booted: &Booted,
     options: &GuestOptions,
-    solo: &SoloOptions<'_>,
+    mut solo: SoloOptions<'_>,
 ) -> Result<SoloReport> {
     let mut stop_signals = StopSignals::block()?;
     let mut poll = Poll::new().context("cannot make an epoll")?;
@@ -90,6 +99,11 @@ pub fn run(
     }
     let console = backends.console_fd();
     registry.register(&mut SourceFd(&console), CONSOLE, Interest::READABLE)?;
+    if let Some(control) = &solo.control {
+        let fd = control.as_raw_fd();
+        registry.register(&mut SourceFd(&fd), CONTROL, Interest::READABLE)?;
+    }
+    let mut asked = Asked::new(solo.log.is_some(), shell, &inbox);
     let mut log = match solo.log {
         Some(path) => Some(LogFile::create(path, shell, booted)?),
         None => None,
@@ -102,7 +116,11 @@ pub fn run(
         });
     }
     let started = Instant::now();
-    let thread = start(guest, &backends, &inbox, &outbox, solo, log.is_some())?;
+    let live = LiveOptions {
+        wait_for_log: log.is_some(),
+        ..solo.live
+    };
+    let thread = start(guest, &backends, &inbox, &outbox, &asked, live)?;
     let mut held = Held::default();
     if log.is_some() {
         held.hold_from(1);
@@ -110,11 +128,12 @@ pub fn run(
     let mut events = Events::with_capacity(64);
     let mut tap_ready = false;
     let mut console_ready = false;
+    let mut control_ready = false;
     let mut ended = false;
     let mut stop_after = solo.stop_after;
     let mut items = VecDeque::new();
     while !ended {
-        let timeout = if tap_ready || console_ready {
+        let timeout = if tap_ready || console_ready || control_ready {
             Duration::ZERO
         } else {
             Duration::from_millis(100)
@@ -129,6 +148,7 @@ pub fn run(
             match event.token() {
                 TAP => tap_ready = true,
                 CONSOLE => console_ready = true,
+                CONTROL => control_ready = true,
                 SIGNALS => {
                     if let Some(signal) = stop_signals.take() {
                         stop(signal.as_str(), &inbox);
@@ -148,6 +168,7 @@ pub fn run(
         for item in items.drain(..) {
             match item {
                 Outgoing::Epoch(epoch) => {
+                    asked.logged(&epoch);
                     if let Some(log) = &mut log
                         && let Err(error) = log.append(&epoch)
                     {
@@ -180,6 +201,9 @@ pub fn run(
             if typed.quit {
                 stop("Ctrl-A x", &inbox);
             }
+        }
+        if control_ready && let Some(control) = &mut solo.control {
+            control_ready = control.turn(&mut asked);
         }
         if tap_ready {
             tap_ready = backends.take_frames()?;
@@ -221,21 +245,19 @@ fn start(
     backends: &Backends,
     inbox: &Arc<Inbox>,
     outbox: &Arc<Outbox>,
-    solo: &SoloOptions<'_>,
-    logged: bool,
+    asked: &Asked,
+    live: LiveOptions,
 ) -> Result<VcpuThread> {
     let sink = VcpuSink::new(Arc::clone(inbox), Arc::clone(outbox), backends.disks());
     let inbox = Arc::clone(inbox);
     let outbox = Arc::clone(outbox);
-    let live = LiveOptions {
-        wait_for_log: logged,
-        ..solo.live
-    };
+    let logged = live.wait_for_log;
+    let gauges = Arc::clone(&asked.gauges);
     let thread = std::thread::Builder::new()
         .name("vcpu".to_owned())
         .spawn(move || {
             let clock = VirtualClock::new(guest.machine().now());
-            let outcome = Live::new(guest, sink, inbox, clock, live)
+            let outcome = Live::new(guest, sink, inbox, gauges, clock, live)
                 .and_then(Live::run)
                 .and_then(|(ended, mut guest, _, counters)| {
                     let state = if logged {

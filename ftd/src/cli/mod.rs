@@ -3,6 +3,7 @@
 //! Exit status: 0 when the command did what it was asked, 1 when it failed, 2 for a usage error.
 
 mod backup;
+mod control;
 mod doctor;
 mod format_shared;
 mod options;
@@ -53,6 +54,8 @@ enum Command {
     Run(run_alone::Options),
     /// Run a guest and write the log of its inputs to a file.
     Record(record::Options),
+    /// Ask a running ftd how it stands.
+    Status(control::Options),
     /// Run a guest again from its log, and check that it ends in the same state.
     Replay(replay_log::Options),
 }
@@ -95,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::FormatShared(options) => format_shared::run(&options),
         Command::Run(options) => run_alone::run(&options),
         Command::Record(options) => record::run(&options),
+        Command::Status(options) => control::run(&options),
         Command::Replay(options) => replay_log::run(&options),
     };
     match done {

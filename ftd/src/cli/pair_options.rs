@@ -10,8 +10,9 @@ use replay::EpochPolicy;
 use replay::protocol::{Config, DiskFacts, Facts, Start};
 
 use super::GuestOptions;
+use super::control::ControlArgs;
 use crate::arbiter::{self, Arbiter, HostSlot, vacancy};
-use crate::daemon::epoch_queue::FlipAfter;
+use crate::control::{Control, Report};
 use crate::daemon::pair::PairOptions;
 use crate::host::entropy;
 use crate::run::live::LiveOptions;
@@ -42,10 +43,8 @@ pub struct PairArgs {
     /// Append events to this file, one JSON object a line.
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
-    /// Change a bit of this backup's copy once an epoch is executed, for its digest to find: EPOCH:WHAT, WHAT
-    /// one of ram:ADDRESS, register, device.
-    #[arg(long, value_name = "EPOCH:WHAT", hide = true)]
-    pub flip_after: Option<FlipAfter>,
+    #[command(flatten)]
+    control: ControlArgs,
 }
 
 impl PairArgs {
@@ -63,11 +62,18 @@ impl PairArgs {
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_else(|_| "host".to_owned());
         let slot = self.host_slot()?;
+        let mut control = self.control.open()?;
         // A daemon that is started again is another bidder: it has no copy of the guest.
         let bidder = format!("{host}-{:08x}", entropy::random_u64()? as u32);
         let mut arbiter = arbiter::open(&self.shared, &self.vm, &bidder, slot)?;
         let start = if as_primary {
-            let generation = self.wait_until_vacant(arbiter.as_mut())?;
+            let waiting = Report {
+                role: "starting".to_owned(),
+                why_unprotected: Some("it looks whether the guest still runs elsewhere".to_owned()),
+                vm: Some(self.vm.clone()),
+                ..Report::of("primary", shell)
+            };
+            let generation = self.wait_until_vacant(arbiter.as_mut(), control.as_mut(), waiting)?;
             Start::Primary { generation }
         } else {
             Start::Backup
@@ -81,7 +87,7 @@ impl PairArgs {
             log_from,
             arbiter,
             events: self.events.clone(),
-            flip: self.flip_after,
+            control,
             live: LiveOptions {
                 patience: guest.patience(),
                 ram_check: guest.ram_check(),
@@ -110,7 +116,12 @@ impl PairArgs {
     }
 
     /// Makes sure that nobody has the guest; the last generation.
-    fn wait_until_vacant(&self, arbiter: &mut dyn Arbiter) -> Result<u64> {
+    fn wait_until_vacant(
+        &self,
+        arbiter: &mut dyn Arbiter,
+        mut control: Option<&mut Control>,
+        mut waiting: Report,
+    ) -> Result<u64> {
         let start = Instant::now();
         let mut told = false;
         let generation = vacancy::wait_until_vacant(arbiter, |step, patience| {
@@ -120,6 +131,9 @@ impl PairArgs {
                     self.shared.display(),
                     patience.as_secs_f64()
                 );
+            }
+            if let Some(control) = &mut control {
+                control.turn(&mut waiting);
             }
             std::thread::sleep(step);
             start.elapsed()

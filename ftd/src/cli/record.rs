@@ -8,6 +8,7 @@ use clap::Args;
 use replay::EpochPolicy;
 
 use super::GuestOptions;
+use super::control::ControlArgs;
 use crate::run::live::LiveOptions;
 use crate::setup::{DisksAre, Shell};
 use crate::solo::{self, SoloOptions};
@@ -17,6 +18,8 @@ use crate::solo::{self, SoloOptions};
 pub struct Options {
     #[command(flatten)]
     guest: GuestOptions,
+    #[command(flatten)]
+    control: ControlArgs,
     /// File for the log; it holds all that a replay needs.
     #[arg(long, value_name = "FILE")]
     log: PathBuf,
@@ -33,6 +36,7 @@ pub struct Options {
 
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
+    let control = options.control.open()?;
     let shell = Shell::open(&options.guest, DisksAre::Own)?;
     let (guest, booted) = shell.boot_to_replay(&options.guest)?;
     let live = LiveOptions {
@@ -43,11 +47,12 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let solo = SoloOptions {
         live,
+        control,
         stop_after: options.stop_after.map(Duration::from_secs_f64),
         log: Some(&options.log),
         hold: options.hold,
     };
-    let report = solo::run(&shell, guest, &booted, &options.guest, &solo)?;
+    let report = solo::run(&shell, guest, &booted, &options.guest, solo)?;
     let hash = report
         .state
         .map(|state| state.to_string())

@@ -5,6 +5,7 @@ use clap::Args;
 use replay::EpochPolicy;
 
 use super::GuestOptions;
+use super::control::ControlArgs;
 use crate::run::live::LiveOptions;
 use crate::setup::{DisksAre, Shell};
 use crate::solo::{self, SoloOptions};
@@ -14,6 +15,8 @@ use crate::solo::{self, SoloOptions};
 pub struct Options {
     #[command(flatten)]
     guest: GuestOptions,
+    #[command(flatten)]
+    control: ControlArgs,
     /// Print a report as JSON at the end.
     #[arg(long)]
     json: bool,
@@ -21,6 +24,7 @@ pub struct Options {
 
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
+    let control = options.control.open()?;
     let shell = Shell::open(&options.guest, DisksAre::Own)?;
     let (guest, booted) = shell.boot(&options.guest)?;
     let live = LiveOptions {
@@ -31,11 +35,12 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let solo = SoloOptions {
         live,
+        control,
         stop_after: None,
         log: None,
         hold: false,
     };
-    let report = solo::run(&shell, guest, &booted, &options.guest, &solo)?;
+    let report = solo::run(&shell, guest, &booted, &options.guest, solo)?;
     if options.json {
         println!(
             "{}",

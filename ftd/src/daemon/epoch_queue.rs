@@ -29,6 +29,8 @@ pub enum Ending {
 struct Queue {
     epochs: VecDeque<EncodedEpoch>,
     ending: Option<Ending>,
+    /// A bit to be changed before the next epoch.
+    flip: Option<Flip>,
     /// Stops the thread that replays, which must not outlive its order to end in a loop of the guest.
     kick: Option<Kick>,
 }
@@ -66,32 +68,14 @@ impl EpochQueue {
         self.changed.notify_all();
     }
 
+    /// Has a bit of the copy changed once the epoch is over that it executes now or next: a test hook.
+    pub fn flip(&self, flip: Flip) {
+        self.lock().flip = Some(flip);
+    }
+
     /// How it ended, if it has.
     pub fn ending(&self) -> Option<Ending> {
         self.lock().ending
-    }
-}
-
-/// A bit to be changed once an epoch is executed: a test hook.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FlipAfter {
-    /// The epoch.
-    pub epoch: Epoch,
-    /// The bit.
-    pub flip: Flip,
-}
-
-impl std::str::FromStr for FlipAfter {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<FlipAfter, String> {
-        let parsed = text.split_once(':').and_then(|(epoch, flip)| {
-            let (epoch, flip) = (epoch.parse().ok()?, flip.parse().ok()?);
-            Some(FlipAfter { epoch, flip })
-        });
-        parsed.ok_or_else(|| {
-            format!("'{text}' is not EPOCH:WHAT, WHAT one of ram:ADDRESS, register, device")
-        })
     }
 }
 
@@ -100,8 +84,6 @@ pub struct BackupSource {
     queue: Arc<EpochQueue>,
     outbox: Arc<Outbox>,
     copy: CopySerial,
-    flip: Option<FlipAfter>,
-    first_epoch: Option<Epoch>,
     /// The frames it sent last, oldest first.
     pub recent_frames: VecDeque<Vec<u8>>,
     /// The addresses it sent from.
@@ -115,14 +97,11 @@ impl BackupSource {
         outbox: Arc<Outbox>,
         copy: CopySerial,
         mac: [u8; 6],
-        flip: Option<FlipAfter>,
     ) -> BackupSource {
         BackupSource {
             queue,
             outbox,
             copy,
-            flip,
-            first_epoch: None,
             recent_frames: VecDeque::new(),
             addresses: AddressLearner::new(mac),
         }
@@ -167,11 +146,8 @@ impl Source for BackupSource {
         Ok(())
     }
 
-    fn flip_after(&mut self, epoch: Epoch) -> Option<Flip> {
-        let first = *self.first_epoch.get_or_insert(epoch);
-        // Only the first copy: the next one has to stay as it is.
-        let due = self.flip.filter(|_| first == 1)?;
-        (epoch == due.epoch).then_some(due.flip)
+    fn flip(&mut self) -> Option<Flip> {
+        self.queue.lock().flip.take()
     }
 
     fn frame(&mut self, frame: Vec<u8>) {

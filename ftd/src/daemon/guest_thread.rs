@@ -7,13 +7,14 @@ use std::thread::JoinHandle;
 use devices::Input;
 use vmm::guest::Guest;
 
-use super::epoch_queue::{BackupSource, Ending, EpochQueue, FlipAfter};
+use super::epoch_queue::{BackupSource, Ending, EpochQueue};
 use crate::host::clock::VirtualClock;
 use crate::host::disk::DiskWorker;
 use crate::host::entropy;
 use crate::outside::outbox::{CopySerial, Outbox, Outgoing, WentLive};
 use crate::outside::sink::VcpuSink;
 use crate::run::RunError;
+use crate::run::gauges::Gauges;
 use crate::run::inbox::Inbox;
 use crate::run::live::{Ended, Live, LiveOptions};
 use crate::run::replaying::follow;
@@ -40,8 +41,8 @@ pub struct Surroundings {
     pub disks: Arc<Vec<DiskWorker>>,
     /// Choices.
     pub options: LiveOptions,
-    /// A test hook.
-    pub flip: Option<FlipAfter>,
+    /// What the thread shows of itself.
+    pub gauges: Arc<Gauges>,
 }
 
 /// A running vCPU thread.
@@ -64,7 +65,7 @@ pub fn start_following(
 ) -> io::Result<GuestThread> {
     spawn(around.clone(), move || {
         let outbox = Arc::clone(&around.outbox);
-        let source = BackupSource::new(Arc::clone(&queue), outbox, around.copy, mac, around.flip);
+        let source = BackupSource::new(Arc::clone(&queue), outbox, around.copy, mac);
         let replayed = match follow(guest, source) {
             Ok(replayed) => replayed,
             Err(error) if queue.ending() == Some(Ending::Drop) => {
@@ -126,6 +127,7 @@ fn live(guest: Guest, around: &Surroundings, clock: VirtualClock) -> Result<Thre
         guest,
         sink,
         Arc::clone(&around.inbox),
+        Arc::clone(&around.gauges),
         clock,
         around.options,
     )?;

@@ -123,6 +123,11 @@ impl Links {
         self.links.get(&peer).is_some_and(|link| link.dialled)
     }
 
+    /// The other end of the connection.
+    pub fn address(&self, peer: PeerId) -> Option<SocketAddr> {
+        self.links.get(&peer)?.stream.peer_addr().ok()
+    }
+
     /// Accepted by the protocol: large frames may come.
     pub fn establish(&mut self, peer: PeerId) {
         if let Some(link) = self.links.get_mut(&peer) {

@@ -1,6 +1,7 @@
 //! One side of a pair: its event loop.
 //!
 //! * [`actions`]: what each of the core's actions does here.
+//! * [`asked`]: what is said of this side over the control socket.
 //! * [`channel`]: the connections of the logging channel.
 //! * [`copy`]: the copy of the guest on this side.
 //! * [`ending`]: how a side ends.
@@ -9,6 +10,7 @@
 //! * [`outgoing`]: what the other threads hand to the loop.
 
 mod actions;
+mod asked;
 mod channel;
 mod copy;
 mod ending;
@@ -31,19 +33,21 @@ use replay::protocol::{Action, Config, Core, Event, HaltReason, PeerId, Role};
 use serde_json::json;
 use vmm::guest::Guest;
 
+use self::asked::Kept;
 use self::copy::{Copies, Copy};
 use self::holding::Holding;
 use super::asker::Asker;
 use super::clone::{Cloning, Precopied};
-use super::epoch_queue::FlipAfter;
 use super::held::Held;
 use super::journal::Journal;
 use super::links::Links;
 use crate::arbiter::{Arbiter, Sign};
 use crate::cli::GuestOptions;
+use crate::control::Control;
 use crate::host::clock::monotonic_ns;
 use crate::outside::backends::Backends;
 use crate::outside::outbox::Outbox;
+use crate::run::gauges::Gauges;
 use crate::run::inbox::Inbox;
 use crate::run::live::LiveOptions;
 use crate::setup::Shell;
@@ -54,6 +58,7 @@ const TAP: Token = Token(1);
 const CONSOLE: Token = Token(2);
 const SIGNALS: Token = Token(3);
 const LISTENER: Token = Token(4);
+const CONTROL: Token = Token(5);
 const FIRST_LINK: usize = 16;
 
 /// Bytes waiting to be sent at which the log waits.
@@ -75,8 +80,8 @@ pub struct PairOptions {
     pub events: Option<PathBuf>,
     /// Choices of the vCPU loop.
     pub live: LiveOptions,
-    /// A test hook: a bit of the backup's first copy to be changed.
-    pub flip: Option<FlipAfter>,
+    /// The control socket, served by [`Pair::run`].
+    pub control: Option<Control>,
 }
 
 /// One side of a pair.
@@ -107,8 +112,11 @@ pub struct Pair {
     dial_at: Option<u64>,
     tap_ready: bool,
     console_ready: bool,
+    control_ready: bool,
+    control: Option<Control>,
+    gauges: Arc<Gauges>,
+    kept: Kept,
     live: LiveOptions,
-    flip: Option<FlipAfter>,
     peer_lost_at: Option<u64>,
     join_started_at: Option<u64>,
     held_since: Option<u64>,
@@ -140,6 +148,10 @@ impl Pair {
             SIGNALS,
             Interest::READABLE,
         )?;
+        if let Some(control) = &options.control {
+            let fd = control.as_raw_fd();
+            registry.register(&mut SourceFd(&fd), CONTROL, Interest::READABLE)?;
+        }
         let listener = match options.listen {
             Some(address) => {
                 let mut listener = TcpListener::bind(address)
@@ -158,6 +170,7 @@ impl Pair {
         let listen = options.listen.map(|address| address.to_string());
         let sign = Sign::new(&options.core.host, listen, options.core.detect_ms);
         let asker = Asker::start(options.arbiter, Arc::clone(&outbox))?;
+        let kept = Kept::new(primary, &options.core.facts.vm_id, &shell);
         Ok(Pair {
             links: Links::new(FIRST_LINK),
             core: Core::new(options.core, monotonic_ns()),
@@ -177,8 +190,11 @@ impl Pair {
             dial_at: None,
             tap_ready: false,
             console_ready: false,
+            control_ready: false,
+            control: options.control,
+            gauges: Arc::default(),
+            kept,
             live: options.live,
-            flip: options.flip,
             peer_lost_at: None,
             join_started_at: None,
             held_since: None,
@@ -215,6 +231,7 @@ impl Pair {
                     OUTBOX => {}
                     TAP => self.tap_ready = true,
                     CONSOLE => self.console_ready = true,
+                    CONTROL => self.control_ready = true,
                     SIGNALS => self.take_signals()?,
                     LISTENER => self.accept()?,
                     token => self.serve(token)?,
@@ -226,6 +243,9 @@ impl Pair {
             }
             if self.tap_ready {
                 self.tap_ready = self.backends.take_frames()?;
+            }
+            if self.control_ready {
+                self.take_asked();
             }
             if self.core.next_tick() <= monotonic_ns() {
                 self.tell(Event::Tick)?;
@@ -241,7 +261,7 @@ impl Pair {
     fn wait(&mut self, events: &mut Events) -> Result<()> {
         let now = monotonic_ns();
         let next = self.core.next_tick().min(self.dial_at.unwrap_or(u64::MAX));
-        let timeout = if self.tap_ready || self.console_ready {
+        let timeout = if self.tap_ready || self.console_ready || self.control_ready {
             Duration::ZERO
         } else {
             Duration::from_nanos(next.saturating_sub(now)).min(Duration::from_secs(1))

@@ -10,6 +10,7 @@
 //! * [`disk`]: disk images and the threads that carry out disk requests.
 //! * [`entropy`]: random bytes from the host's kernel.
 //! * [`heap`]: the heap of this process.
+//! * [`local_socket`]: Unix sockets with a path.
 //! * [`priority`]: scheduling priority of threads that work beside the guest.
 //! * [`tap`]: the guest's cable: a TAP device, on a bridge or not.
 
@@ -20,5 +21,6 @@ pub mod console;
 pub mod disk;
 pub mod entropy;
 pub mod heap;
+pub mod local_socket;
 pub mod priority;
 pub mod tap;

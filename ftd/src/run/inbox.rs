@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use devices::Input;
 use replay::Epoch;
+use vmm::guest::Flip;
 use vmm::kvm::{Kick, KickTimer};
 use vmm::memory::PageSet;
 
@@ -28,6 +29,8 @@ pub enum Order {
     },
     /// Stop logging: nobody reads it any more.
     EndLog,
+    /// Change a bit of the guest, between two epochs if a log is kept (a test hook).
+    Flip(Flip),
     /// Stop the guest where it is, and hand it back.
     Stop,
 }

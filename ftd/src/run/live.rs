@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use devices::{Effect, Input};
 use replay::{EncodedEpoch, Epoch, EpochPolicy, Position, Recorder};
-use vmm::guest::{Access, Guest, Stop};
+use vmm::guest::{Access, Flip, Guest, Stop};
 use vmm::kvm::{Kick, KickTimer, kick};
 
 use super::RunError;
+use super::gauges::Gauges;
 use super::inbox::{FRAMES_MAX, Inbox, Order};
 use super::late::Stuck;
 use super::ram_check::RamCheck;
@@ -84,6 +85,7 @@ pub struct Live<S> {
     pub(super) sink: S,
     pub(super) recorder: Option<Recorder>,
     pub(super) inbox: Arc<Inbox>,
+    pub(super) gauges: Arc<Gauges>,
     clock: VirtualClock,
     pub(super) options: LiveOptions,
     ram_check: RamCheck,
@@ -100,6 +102,8 @@ pub struct Live<S> {
     frames: VecDeque<Input>,
     outputs: Vec<Effect>,
     ended: Option<Ended>,
+    /// To be done where this epoch ends.
+    flip: Option<Flip>,
     pub(super) counters: LiveCounters,
 }
 
@@ -110,6 +114,7 @@ impl<S: Sink> Live<S> {
         mut guest: Guest,
         sink: S,
         inbox: Arc<Inbox>,
+        gauges: Arc<Gauges>,
         clock: VirtualClock,
         options: LiveOptions,
     ) -> Result<Live<S>, RunError> {
@@ -128,6 +133,7 @@ impl<S: Sink> Live<S> {
             sink,
             recorder: None,
             inbox,
+            gauges,
             clock,
             options,
             patience: options.patience,
@@ -140,6 +146,7 @@ impl<S: Sink> Live<S> {
             frames: VecDeque::new(),
             outputs: Vec::new(),
             ended: None,
+            flip: None,
             counters: LiveCounters::default(),
         })
     }
@@ -154,6 +161,7 @@ impl<S: Sink> Live<S> {
         }
         // Only now: while it waited, the guest had no time.
         self.clock.resume(monotonic_ns());
+        self.gauges.set_clock(&self.clock);
         let mut at_boundary = true;
         while self.ended.is_none() {
             if at_boundary || self.recorder.is_none() {
@@ -313,6 +321,9 @@ impl<S: Sink> Live<S> {
                 self.guest.dirty_ram().log(false)?;
                 self.inbox.set_patience(Duration::ZERO);
             }
+            // The digest of the open epoch is that of a guest without it.
+            Order::Flip(flip) if self.recorder.is_some() => self.flip = Some(flip),
+            Order::Flip(flip) => self.guest.flip(flip)?,
             Order::Stop => {
                 if self.recorder.is_some() {
                     self.snapshot()?;
@@ -398,6 +409,10 @@ impl<S: Sink> Live<S> {
         }
         let number = epoch.epoch;
         self.counters.epochs += 1;
+        self.gauges.set_counters(self.counters);
+        if let Some(flip) = self.flip.take() {
+            self.guest.flip(flip)?;
+        }
         self.sink.epoch(epoch)?;
         Ok(number)
     }

@@ -1,5 +1,6 @@
 //! The vCPU thread: one loop for a live guest, one for a guest that replays a log.
 //!
+//! * [`gauges`]: what a live guest's thread shows of itself.
 //! * [`inbox`]: inputs and orders on their way to the vCPU thread, and the kick that stops it.
 //! * `late`: when a running guest must be stopped for what waits to land.
 //! * [`live`]: the loop of a live guest (primary, alone, recording).
@@ -7,6 +8,7 @@
 //! * [`replaying`]: the loop of a guest that follows a log (backup, `ftd replay`).
 //! * [`snapshotting`]: stopping a live guest anywhere and putting its state into the log.
 
+pub mod gauges;
 pub mod inbox;
 mod late;
 pub mod live;

@@ -18,8 +18,8 @@ pub trait Source {
     fn executed(&mut self, epoch: Epoch, virtual_now: u64) -> Result<(), RunError>;
     /// The guest sent a frame; the primary's has gone out, or will.
     fn frame(&mut self, frame: Vec<u8>);
-    /// A bit to be changed once `epoch` is executed (a test hook).
-    fn flip_after(&mut self, _epoch: Epoch) -> Option<Flip> {
+    /// A bit to be changed before the next epoch (a test hook). Asked for after each epoch.
+    fn flip(&mut self) -> Option<Flip> {
         None
     }
     /// Whether to give up a run that doesn't come to the next exit (polled after a kick).
@@ -152,7 +152,7 @@ impl<S: Source> Follower<S> {
                 }
                 self.executed = epoch;
                 self.source.executed(epoch, self.guest.machine().now())?;
-                if let Some(flip) = self.source.flip_after(epoch) {
+                if let Some(flip) = self.source.flip() {
                     self.guest.flip(flip)?;
                 }
             }

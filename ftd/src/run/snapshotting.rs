@@ -29,6 +29,7 @@ impl<S: Sink> Live<S> {
         let cost = Duration::from_nanos(monotonic_ns().saturating_sub(begun));
         self.counters.snapshots += 1;
         self.counters.snapshot_time += cost;
+        self.gauges.set_counters(self.counters);
         tracing::trace!(
             pages = self.counters.snapshot_pages - pages,
             ?cost,

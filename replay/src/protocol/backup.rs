@@ -132,6 +132,7 @@ impl Backup {
         status.received = self.received;
         status.executed = self.executed;
         status.lag_bytes = self.ahead.bytes();
+        status.behind_since_ns = self.ahead.since_ns();
         status.asking_arbiter = self.ask.is_some();
     }
 
@@ -196,7 +197,7 @@ impl Backup {
             return Err(ProtocolError::EpochOrder { found, expected });
         }
         self.ahead
-            .push(found, epoch.bytes.len(), shared.buffer_max())?;
+            .push(found, epoch.bytes.len(), shared.now, shared.buffer_max())?;
         self.received = found;
         out.push(Action::DeliverEpoch(epoch));
         if shared.config.commit == Commit::Received {

@@ -149,11 +149,13 @@ impl Core {
             generation: self.shared.generation,
             protected: false,
             peer: self.state.link().map(|link| link.host.clone()),
+            link: self.state.link().map(|link| link.peer),
             epoch: 0,
             received: 0,
             executed: 0,
             released: 0,
             lag_bytes: 0,
+            behind_since_ns: None,
             guest_stopped: false,
             asking_arbiter: false,
         };

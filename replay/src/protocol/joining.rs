@@ -251,7 +251,7 @@ impl Cloning {
                 self.received = first - 1;
             }
             (Message::Epoch(epoch), Some(first)) => {
-                self.on_epoch(epoch, first, shared.buffer_max(), out)
+                self.on_epoch(epoch, first, shared, out)
                     .map_err(DisconnectReason::Protocol)?;
             }
             (Message::GuestEnded { reason }, _) => return Ok(Some(HaltReason::GuestEnded(reason))),
@@ -268,7 +268,7 @@ impl Cloning {
         &mut self,
         epoch: EncodedEpoch,
         first: Epoch,
-        buffer_max: u64,
+        shared: &Shared,
         out: &mut Vec<Action>,
     ) -> Result<(), ProtocolError> {
         let (found, expected) = (epoch.epoch, self.received + 1);
@@ -278,7 +278,8 @@ impl Cloning {
         if found == first && !epoch.begins_with_snapshot() {
             return Err(ProtocolError::NoSnapshot(found));
         }
-        self.ahead.push(found, epoch.bytes.len(), buffer_max)?;
+        self.ahead
+            .push(found, epoch.bytes.len(), shared.now, shared.buffer_max())?;
         self.received = found;
         out.push(Action::DeliverEpoch(epoch));
         Ok(())

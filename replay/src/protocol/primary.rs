@@ -220,6 +220,7 @@ impl Primary {
         status.executed = acked.executed;
         status.released = self.released;
         status.lag_bytes = self.ahead_bytes;
+        status.behind_since_ns = self.ahead.front().map(|&(_, _, sent_at)| sent_at);
         status.guest_stopped = self.stopped;
         status.asking_arbiter = self.ask.is_some();
     }

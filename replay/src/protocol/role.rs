@@ -1,5 +1,6 @@
 //! Roles and settings.
 
+use super::event::PeerId;
 use super::facts::Facts;
 use super::message::{Commit, Generation};
 
@@ -101,6 +102,8 @@ pub struct Status {
     pub protected: bool,
     /// The other side's host name, if there is one.
     pub peer: Option<String>,
+    /// The connection to it.
+    pub link: Option<PeerId>,
     /// The last epoch that was closed (live copies) or received (others).
     pub epoch: u64,
     /// The last epoch that the backup has received, as far as this side knows.
@@ -111,6 +114,9 @@ pub struct Status {
     pub released: u64,
     /// Log that the backup has not executed yet, in bytes.
     pub lag_bytes: u64,
+    /// When the oldest epoch that the backup has not executed was sent (live copies) or received (others),
+    /// by the clock that the core is told; none if there is no such epoch.
+    pub behind_since_ns: Option<u64>,
     /// Whether the guest waits for the backup (back-pressure).
     pub guest_stopped: bool,
     /// Whether an answer from the arbiter is waited for.

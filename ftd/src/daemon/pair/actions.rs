@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use replay::protocol::{Action, PeerId};
+use replay::protocol::{Action, ByeReason, DisconnectReason, PeerId};
 use serde_json::json;
 use vmm::guest::Guest;
 
@@ -20,10 +20,16 @@ impl Pair {
     pub(super) fn act(&mut self, action: Action) -> Result<()> {
         match action {
             Action::Send { peer, message } => self.links.send(peer, &message),
-            Action::SendEpoch { peer, epoch } => self.links.send_epoch(peer, &epoch),
+            Action::SendEpoch { peer, epoch } => {
+                self.kept.logged(&epoch);
+                self.links.send_epoch(peer, &epoch);
+            }
             Action::Established { peer } => self.links.establish(peer),
             Action::Disconnect { peer, why } => {
                 tracing::info!("closing a connection: {why}");
+                if why == DisconnectReason::Left(ByeReason::Diverged) {
+                    self.kept.diverged();
+                }
                 self.links.close(self.poll.registry(), peer);
             }
             Action::Connect => self.dial_at = Some(monotonic_ns()),
@@ -73,7 +79,7 @@ impl Pair {
             outbox: Arc::clone(&self.outbox),
             disks: self.backends.disks(),
             options: self.live,
-            flip: self.flip,
+            gauges: Arc::clone(&self.gauges),
         }
     }
 
@@ -144,6 +150,7 @@ impl Pair {
     }
 
     fn deliver(&mut self, epoch: replay::EncodedEpoch) -> Result<()> {
+        self.kept.logged(&epoch);
         if !matches!(self.copies.current, Copy::Following { .. }) {
             self.filling()?;
             if let Copy::Filling(guest) = self.copies.take() {
@@ -166,6 +173,7 @@ impl Pair {
 
     fn drop_guest(&mut self) {
         self.copies.drop_current();
+        self.kept.replayed_to = None;
         self.ram = None;
     }
 }

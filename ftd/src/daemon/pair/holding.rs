@@ -36,6 +36,11 @@ impl Holding {
             suspended: false,
         }
     }
+
+    /// Whether outputs wait for the storage.
+    pub(super) fn is_suspended(&self) -> bool {
+        self.suspended
+    }
 }
 
 impl Pair {

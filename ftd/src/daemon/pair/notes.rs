@@ -15,6 +15,7 @@ impl Pair {
                 silent_ns,
             } => {
                 self.peer_lost_at = Some(monotonic_ns());
+                self.kept.lost(*silent_ns);
                 self.journal.event(
                     "peer_lost",
                     json!({"host": host, "why": why,
@@ -35,6 +36,7 @@ impl Pair {
                 );
             }
             Note::Diverged { epoch } => {
+                self.kept.diverged();
                 self.journal.event("peer_diverged", json!({"epoch": epoch}));
             }
             Note::Role {

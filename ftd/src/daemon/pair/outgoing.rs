@@ -42,6 +42,7 @@ impl Pair {
                 } => {
                     // Looked at twice: the first event may lead to the copy's being dropped.
                     if self.copies.is_current(copy) {
+                        self.kept.replayed_to = Some(virtual_now);
                         self.tell(Event::Executed { epoch, virtual_now })?;
                     }
                     if self.copies.is_current(copy) {
@@ -71,6 +72,7 @@ impl Pair {
         }
         self.let_out()?;
         let go_live_ms = self.peer_lost_at.take().map(since_ms);
+        self.kept.live(go_live_ms.unwrap_or(0.0));
         self.journal.event(
             "live",
             json!({"go_live_ms": go_live_ms, "reissued": went.reissued,

@@ -67,7 +67,7 @@ fn side(image: &Path, start: Start) -> Option<Pair> {
         log_from: Vec::new(),
         arbiter: Box::new(Mute),
         events: None,
-        flip: None,
+        control: None,
         live: LiveOptions {
             patience: Duration::from_millis(10),
             ram_check: Duration::ZERO,

@@ -26,6 +26,8 @@ pub use backlog::Backlog;
 pub use spec::ConsoleSpec;
 pub use stdio::restore_terminal;
 
+use super::local_socket::SocketError;
+
 /// What [`Backlog`] holds for a reader who is slow or not there yet, in bytes.
 const BACKLOG_BYTES: usize = 256 * 1024;
 /// Most bytes taken from a typist in one turn.
@@ -44,26 +46,8 @@ pub enum ConsoleError {
         source: io::Error,
     },
     /// The socket can't be made.
-    #[error("can't listen for the console on {}", .path.display())]
-    Listen {
-        /// The socket.
-        path: PathBuf,
-        /// What bind(2) said.
-        #[source]
-        source: io::Error,
-    },
-    /// Another process listens there.
-    #[error("another process has its console on {}: choose another path", .path.display())]
-    InUse {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// The path is taken.
-    #[error("{} exists and is not a socket: choose another path for the console", .path.display())]
-    NotASocket {
-        /// The path.
-        path: PathBuf,
-    },
+    #[error("can't open the console")]
+    Socket(#[from] SocketError),
     /// Something the kernel refused.
     #[error("can't {what}")]
     Setup {

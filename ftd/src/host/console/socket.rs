@@ -1,14 +1,14 @@
 //! A console on a Unix socket: `socat -,raw,echo=0 unix-connect:PATH`.
 
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use nix::sys::epoll::{Epoll, EpollFlags};
 
 use super::backlog::Backlog;
 use super::{ConsoleError, INPUT_BYTES_MAX, Turn, interest};
+use crate::host::local_socket::Listening;
 
 /// What a second client is told.
 const BUSY: &[u8] = b"ftd: this console is in use by another client\r\n";
@@ -17,10 +17,7 @@ const BUSY: &[u8] = b"ftd: this console is in use by another client\r\n";
 /// waits, so whoever connects first sees the last of it.
 #[derive(Debug)]
 pub(super) struct Socket {
-    listener: UnixListener,
-    path: PathBuf,
-    /// Device and inode of the socket, to remove that one and no other.
-    inode: Option<(u64, u64)>,
+    listener: Listening,
     client: Option<UnixStream>,
     /// The client is polled for writing, as it would have blocked.
     waiting: bool,
@@ -28,26 +25,18 @@ pub(super) struct Socket {
 
 impl Socket {
     pub(super) fn listen(path: &Path, epoll: &Epoll) -> Result<Socket, ConsoleError> {
-        remove_stale(path)?;
-        let failed = |source: io::Error| ConsoleError::Listen {
-            path: path.to_owned(),
-            source,
-        };
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        let socket = Socket {
+        let listener = Listening::open(path)?;
+        epoll
+            .add(&listener, interest(EpollFlags::EPOLLIN))
+            .map_err(|errno| ConsoleError::Setup {
+                what: "poll the console's socket",
+                source: errno.into(),
+            })?;
+        Ok(Socket {
             listener,
-            path: path.to_owned(),
-            inode: inode(path),
             client: None,
             waiting: false,
-        };
-        // From here on the drop removes the socket again if anything fails.
-        std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).map_err(failed)?;
-        socket.listener.set_nonblocking(true).map_err(failed)?;
-        epoll
-            .add(&socket.listener, interest(EpollFlags::EPOLLIN))
-            .map_err(|errno| failed(errno.into()))?;
-        Ok(socket)
+        })
     }
 
     pub(super) fn turn(&mut self, epoll: &Epoll) -> Turn {
@@ -102,13 +91,10 @@ impl Socket {
 
     /// Takes everybody who waits at the door: the first stays, the others are told.
     fn accept(&mut self, epoll: &Epoll) {
-        // Errors are a client that left again, or a lack of descriptors that the next turn may
-        // not meet.
-        while let Ok((mut stream, _)) = self.listener.accept() {
-            let ready = stream.set_nonblocking(true);
+        while let Some(mut stream) = self.listener.accept() {
             if self.client.is_some() {
                 let _ = stream.write(BUSY);
-            } else if ready.is_ok() && epoll.add(&stream, interest(EpollFlags::EPOLLIN)).is_ok() {
+            } else if epoll.add(&stream, interest(EpollFlags::EPOLLIN)).is_ok() {
                 self.client = Some(stream);
                 self.waiting = false;
             }
@@ -120,36 +106,5 @@ impl Socket {
             let _ = epoll.delete(&client);
         }
         self.waiting = false;
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        if self.inode.is_some() && inode(&self.path) == self.inode {
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn inode(path: &Path) -> Option<(u64, u64)> {
-    let metadata = std::fs::symlink_metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
-}
-
-/// Removes the socket of a process that died, and nothing else.
-fn remove_stale(path: &Path) -> Result<(), ConsoleError> {
-    let Ok(metadata) = std::fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    let path = path.to_owned();
-    if !metadata.file_type().is_socket() {
-        return Err(ConsoleError::NotASocket { path });
-    }
-    match UnixStream::connect(&path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            let removed = std::fs::remove_file(&path);
-            removed.map_err(|source| ConsoleError::Listen { path, source })
-        }
-        _ => Err(ConsoleError::InUse { path }),
     }
 }

@@ -50,9 +50,8 @@ impl Loop {
 }
 
 fn refused(spec: &str) -> String {
-    let text = Console::open(&spec.parse().unwrap())
-        .unwrap_err()
-        .to_string();
+    let error = Console::open(&spec.parse().unwrap()).unwrap_err();
+    let text = format!("{:#}", anyhow::Error::from(error));
     println!("{text}");
     text
 }
@@ -95,7 +94,7 @@ fn a_socket_serves_one_client_after_another() {
     assert_eq!(served.run().input, b"x");
     assert_eq!(served.console.dropped_bytes(), 0);
 
-    assert!(refused(&spec).contains("another process has its console"));
+    assert!(refused(&spec).contains("another process listens on"));
     drop(served);
     assert!(!path.exists());
 }

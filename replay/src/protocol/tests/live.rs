@@ -31,7 +31,12 @@ fn outputs_go_out_at_once_when_alone_and_by_acknowledgement_when_not() {
     ));
     let release = Action::ReleaseOutputs { through: 2 };
     assert_eq!(side.says(ack(2, 1)), [release]);
-    assert_eq!(side.core.status().lag_bytes, 100);
+    let status = side.core.status();
+    assert_eq!((status.lag_bytes, status.link), (100, Some(PEER)));
+    assert_eq!(status.behind_since_ns, Some(side.now_ms * 1_000_000));
+    side.now_ms += 1;
+    side.says(ack(2, 2));
+    assert_eq!(side.core.status().behind_since_ns, None);
 }
 
 #[test]

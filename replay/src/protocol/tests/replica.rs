@@ -25,6 +25,7 @@ fn a_backup_executes_all_it_was_sent_before_it_goes_live() {
             [Action::DeliverEpoch(_), Action::Send { .. }]
         ));
     }
+    assert!(side.core.status().behind_since_ns.is_some());
     assert_eq!(side.closed(), [Action::AskArbiter { generation: 5 }]);
     assert_eq!(side.answer(5, ArbiterAnswer::Won), []);
     let executed = |epoch| Event::Executed {

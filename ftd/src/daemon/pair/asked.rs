@@ -1,0 +1,168 @@
+//! What a side says of itself when it is asked over the control socket.
+
+use replay::EncodedEpoch;
+use replay::frame::EPOCH_HEADER_BYTES;
+use replay::protocol::{Role, Status};
+use vmm::guest::Flip;
+
+use super::Pair;
+use super::copy::Copy;
+use crate::control::meter::Meter;
+use crate::control::request::check_flip;
+use crate::control::{Answers, Failover, Report};
+use crate::host::clock::{monotonic_ns, realtime_ns};
+use crate::run::inbox::Order;
+use crate::setup::Shell;
+
+/// What is kept to be asked for.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// What never changes.
+    fixed: Report,
+    log: Meter,
+    divergences: u64,
+    /// How long the peer that was lost last had been silent.
+    detection_ms: f64,
+    last_failover: Option<Failover>,
+    /// The virtual time that the replayed copy has reached, in nanoseconds.
+    pub(super) replayed_to: Option<u64>,
+}
+
+impl Kept {
+    pub(super) fn new(primary: bool, vm: &str, shell: &Shell) -> Kept {
+        let command = if primary { "primary" } else { "backup" };
+        Kept {
+            fixed: Report {
+                vm: Some(vm.to_owned()),
+                ..Report::of(command, shell)
+            },
+            ..Kept::default()
+        }
+    }
+
+    /// An epoch was sent or received.
+    pub(super) fn logged(&mut self, epoch: &EncodedEpoch) {
+        let bytes = EPOCH_HEADER_BYTES + epoch.bytes.len();
+        self.log.add(monotonic_ns(), bytes);
+    }
+
+    /// A copy was found to differ.
+    pub(super) fn diverged(&mut self) {
+        self.divergences += 1;
+    }
+
+    /// The peer was taken for lost after that much silence.
+    pub(super) fn lost(&mut self, silent_ns: u64) {
+        self.detection_ms = silent_ns as f64 / 1e6;
+    }
+
+    /// The guest went live here.
+    pub(super) fn live(&mut self, go_live_ms: f64) {
+        self.last_failover = Some(Failover {
+            unix_ms: realtime_ns() / 1_000_000,
+            detection_ms: self.detection_ms,
+            go_live_ms,
+        });
+    }
+}
+
+impl Pair {
+    /// Serves the control socket.
+    pub(super) fn take_asked(&mut self) {
+        if let Some(mut control) = self.control.take() {
+            self.control_ready = control.turn(self);
+            self.control = Some(control);
+        }
+    }
+
+    fn virtual_now(&self) -> Option<u64> {
+        let live = self.gauges.virtual_now(monotonic_ns());
+        live.or(self.kept.replayed_to)
+    }
+}
+
+impl Answers for Pair {
+    fn status(&mut self) -> Report {
+        let status = self.core.status();
+        let now = monotonic_ns();
+        let counters = self.gauges.counters();
+        let paired = matches!(status.role, Role::Primary | Role::Backup);
+        let has_replica = paired && status.executed > 0;
+        let until = match status.role {
+            Role::Primary => status.epoch,
+            _ => status.received,
+        };
+        let behind_ns = |since| now.saturating_sub(since) as f64;
+        Report {
+            role: status.role.to_string(),
+            protected: status.protected,
+            why_unprotected: why_unprotected(&status, self.holding.is_suspended()),
+            generation: numbered(status.generation),
+            peer_address: status.link.and_then(|peer| self.links.address(peer)),
+            epoch_made: match status.role {
+                Role::Primary | Role::Alone => numbered(status.epoch),
+                _ => None,
+            },
+            epoch_acknowledged: numbered(status.received).filter(|_| paired),
+            epoch_executed: numbered(status.executed).filter(|_| paired),
+            lag_ms: has_replica.then(|| status.behind_since_ns.map_or(0.0, behind_ns) / 1e6),
+            lag_epochs: has_replica.then(|| until.saturating_sub(status.executed)),
+            lag_bytes: has_replica.then_some(status.lag_bytes),
+            log_mbit_s: self.kept.log.mbit_s(now).filter(|_| paired),
+            divergences: Some(self.kept.divergences),
+            snapshots: counters.map(|counters| counters.snapshots),
+            landings: counters.map(|counters| counters.landings),
+            last_failover: self.kept.last_failover,
+            virtual_s: self.virtual_now().map(|now| now as f64 / 1e9),
+            peer_host: status.peer,
+            ..self.kept.fixed.clone()
+        }
+    }
+
+    fn flip(&mut self, flip: Flip) -> Result<(), String> {
+        check_flip(flip, self.shell.ram_bytes)?;
+        match &self.copies.current {
+            Copy::Following { queue, .. } => queue.flip(flip),
+            Copy::Live { .. } => self.inbox.order(Order::Flip(flip)),
+            Copy::None | Copy::Booted(_) | Copy::Filling(_) => {
+                return Err("no copy of the guest runs here".to_owned());
+            }
+        }
+        tracing::warn!("a bit of this copy is changed, as was asked for: {flip:?}");
+        Ok(())
+    }
+}
+
+/// Epochs and generations are counted from 1; 0 says that there is none, or that it is not known.
+fn numbered(number: u64) -> Option<u64> {
+    (number > 0).then_some(number)
+}
+
+/// Why the guest would not survive the loss of either host.
+fn why_unprotected(status: &Status, storage_lost: bool) -> Option<String> {
+    if status.protected {
+        return None;
+    }
+    let peer = status.peer.as_deref();
+    Some(match (status.role, peer) {
+        (Role::Starting, _) => "the shared storage has not given it the guest yet".to_owned(),
+        (Role::Joining, None) => "it looks for a primary".to_owned(),
+        (Role::Joining, Some(peer)) => format!("it waits for its copy of the guest from {peer}"),
+        (Role::Alone, _) if storage_lost => {
+            "the shared storage takes no sign of life, and nothing goes out".to_owned()
+        }
+        (Role::Alone, None) => "it has no backup".to_owned(),
+        (Role::Alone, Some(peer)) => format!("{peer} is being sent its copy of the guest"),
+        (Role::Primary, Some(peer)) => {
+            format!("{peer} has not confirmed its copy of the guest yet")
+        }
+        (Role::Primary, None) => {
+            "its backup is lost, and the shared storage is asked who goes on".to_owned()
+        }
+        (Role::Backup, _) if status.asking_arbiter => {
+            "its primary is lost, and the shared storage is asked who goes on".to_owned()
+        }
+        (Role::Backup, _) => "its primary is lost, and it executes the rest of the log".to_owned(),
+        (Role::Halted, _) => "it has ended".to_owned(),
+    })
+}
