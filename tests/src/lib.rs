@@ -2,9 +2,11 @@
 //! use none of its code.
 //!
 //! * [`program`]: building and running `ftd`.
+//! * [`control`]: asking a running `ftd`.
 //! * [`guests`]: the tiny guests, and disk images.
 //! * [`pair`]: a primary and a backup on this machine.
 
+pub mod control;
 pub mod guests;
 pub mod pair;
 pub mod program;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::control;
 use crate::guests::text;
 use crate::program::{Running, start_saying, wait_for};
 
@@ -17,6 +18,8 @@ pub struct Side {
     pub console: PathBuf,
     /// Events, one a line.
     pub events: PathBuf,
+    /// Where it can be asked.
+    pub control: PathBuf,
 }
 
 impl Side {
@@ -46,6 +49,18 @@ impl Side {
         events
             .filter(|event: &Value| event["event"] == name)
             .collect()
+    }
+
+    /// The status, once it is like that.
+    #[track_caller]
+    pub fn wait_for_status(&mut self, what: &str, like: impl Fn(&Value) -> bool) -> Value {
+        let Side {
+            running, control, ..
+        } = self;
+        wait_for(what, || {
+            assert!(running.is_running(), "{}", running.stderr());
+            control::status(control).filter(|status| like(status))
+        })
     }
 
     /// What the guest has printed here.
@@ -123,11 +138,13 @@ impl Pair {
             at(&format!("{name}.console")),
             at(&format!("{name}.events")),
         );
+        let control = at(&format!("{name}.control"));
         let shared = text(&at("shared"));
         let console_option = format!("file:{}", text(&console));
-        let events_option = text(&events);
+        let (events_option, control_option) = (text(&events), text(&control));
         let mut all = arguments.to_vec();
         all.extend(["--shared", &shared, "--events", &events_option]);
+        all.extend(["--control", &control_option]);
         for (option, default) in [("--memory", "16"), ("--console", console_option.as_str())] {
             if !arguments.contains(&option) {
                 all.extend([option, default]);
@@ -137,6 +154,7 @@ impl Pair {
             running: start_saying(level, all),
             console,
             events,
+            control,
         }
     }
 }

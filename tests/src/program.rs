@@ -173,6 +173,11 @@ impl Running {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// What it has written to standard output so far.
+    pub fn stdout(&self) -> String {
+        self.read("out")
+    }
+
     /// What it has written to standard error so far.
     pub fn stderr(&self) -> String {
         self.read("err")

@@ -1,17 +1,20 @@
-//! A bit of the backup's copy changes by itself: the digests find it, say where, and a new copy repairs it.
+//! A bit of one copy changes by itself: the digests find it, say where, and a new copy repairs it.
 
+use tests::control::flip;
 use tests::guests::tiny;
 use tests::need_kvm;
-use tests::pair::Pair;
+use tests::pair::{Pair, Side};
 use tests::program::wait_for;
 
-/// Changes a bit, and expects a divergence that names `part`, a repair, and a guest that goes on.
+/// Runs a pair, has a bit of the copy changed that `of` chooses from primary and backup, and expects a
+/// divergence that names `part`, a repair, and a guest that goes on.
 #[track_caller]
-fn is_found_and_repaired(flip: &str, part: &str) {
+fn is_found_and_repaired(of: fn([&Side; 2]) -> &Side, what: &str, part: &str) {
     let pair = Pair::new();
     let kernel = tiny("ticker");
     let cmdline = "count=600 period=10000000";
     let options = [
+        "--debug-hooks",
         "--cmdline",
         cmdline,
         "--wait-backup",
@@ -19,16 +22,27 @@ fn is_found_and_repaired(flip: &str, part: &str) {
         "1",
     ];
     let mut primary = pair.primary(&kernel, &options);
-    let mut backup = pair.backup("backup", &["--flip-after", flip]);
+    let mut backup = pair.backup("backup", &["--debug-hooks"]);
+    let long_a_backup = |status: &serde_json::Value| {
+        status["role"] == "backup" && status["epoch_executed"].as_u64() > Some(40)
+    };
+    let before = backup.wait_for_status("40 epochs", long_a_backup);
+    assert_eq!(before["divergences"], 0, "{before}");
+    let side = of([&primary, &backup]);
+    assert_eq!(flip(&side.control, what)["ok"], true);
     let divergence = backup.wait_for_event("divergence");
-    let what = divergence["what"].as_str().unwrap_or_default();
-    assert!(what.contains(part), "{what}");
+    let found = divergence["what"].as_str().unwrap_or_default();
+    assert!(found.contains(part), "{found}");
     // Twice protected: at first, and again by the new copy.
     wait_for("a second protection", || {
         let events = backup.all_events("protected");
         (events.len() >= 2).then_some(())
     });
-    assert!(primary.running.is_running(), "{}", primary.running.stderr());
+    for side in [&mut primary, &mut backup] {
+        side.wait_for_status("protection", |status| {
+            status["protected"] == true && status["divergences"] == 1
+        });
+    }
     primary.running.kill();
     backup.wait_for_event("live");
     let console = backup.console.clone();
@@ -37,21 +51,36 @@ fn is_found_and_repaired(flip: &str, part: &str) {
     assert!(printed.ends_with("ticker: lines=600\n"), "{printed}");
 }
 
+/// Far from anything that the guest reads.
+const UNUSED_RAM: &str = "ram:0xa00000";
+const PAGE: &str = "in the page of RAM at 0xa00000";
+
 #[test]
-fn a_bit_of_ram() {
+fn a_bit_of_the_backups_ram() {
     need_kvm!();
-    // Far from anything that the guest reads.
-    is_found_and_repaired("40:ram:0xa00000", "in the page of RAM at 0xa00000");
+    is_found_and_repaired(|[_, backup]| backup, UNUSED_RAM, PAGE);
 }
 
 #[test]
-fn a_register() {
+fn a_register_of_the_backup() {
     need_kvm!();
-    is_found_and_repaired("40:register", "RBX");
+    is_found_and_repaired(|[_, backup]| backup, "register", "RBX");
 }
 
 #[test]
-fn a_device() {
+fn a_device_of_the_backup() {
     need_kvm!();
-    is_found_and_repaired("40:device", "in the serial port");
+    is_found_and_repaired(|[_, backup]| backup, "device", "in the serial port");
+}
+
+#[test]
+fn a_bit_of_the_primarys_ram() {
+    need_kvm!();
+    is_found_and_repaired(|[primary, _]| primary, UNUSED_RAM, PAGE);
+}
+
+#[test]
+fn a_device_of_the_primary() {
+    need_kvm!();
+    is_found_and_repaired(|[primary, _]| primary, "device", "in the serial port");
 }

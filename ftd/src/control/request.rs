@@ -27,7 +27,8 @@ pub enum RequestError {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "lowercase", deny_unknown_fields)]
 enum Wire {
-    Status,
+    // With braces it has no unknown fields either.
+    Status {},
     Flip { what: String },
 }
 
@@ -38,7 +39,7 @@ impl Request {
     /// It is no request.
     pub fn parse(line: &[u8]) -> Result<Request, RequestError> {
         match serde_json::from_slice(line).map_err(RequestError::Unknown)? {
-            Wire::Status => Ok(Request::Status),
+            Wire::Status {} => Ok(Request::Status),
             Wire::Flip { what } => Ok(Request::Flip(what.parse()?)),
         }
     }

@@ -166,3 +166,53 @@ fn why_unprotected(status: &Status, storage_lost: bool) -> Option<String> {
         (Role::Halted, _) => "it has ended".to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn side(role: Role, peer: Option<&str>) -> Status {
+        Status {
+            role,
+            generation: 1,
+            protected: false,
+            peer: peer.map(str::to_owned),
+            link: None,
+            epoch: 0,
+            received: 0,
+            executed: 0,
+            released: 0,
+            lag_bytes: 0,
+            behind_since_ns: None,
+            guest_stopped: false,
+            asking_arbiter: false,
+        }
+    }
+
+    #[test]
+    fn a_side_says_what_keeps_the_guest_from_being_protected() {
+        let mut protected = side(Role::Primary, Some("west"));
+        protected.protected = true;
+        assert_eq!(why_unprotected(&protected, true), None);
+        let mut asking = side(Role::Backup, None);
+        asking.asking_arbiter = true;
+        for (status, storage_lost, words) in [
+            (
+                side(Role::Primary, Some("west")),
+                false,
+                "west has not confirmed",
+            ),
+            (side(Role::Primary, None), false, "its backup is lost"),
+            (side(Role::Alone, None), false, "it has no backup"),
+            (side(Role::Alone, None), true, "nothing goes out"),
+            (side(Role::Alone, Some("west")), false, "west is being sent"),
+            (side(Role::Joining, None), false, "looks for a primary"),
+            (asking, false, "the shared storage is asked"),
+            (side(Role::Backup, None), false, "executes the rest"),
+            (side(Role::Halted, None), false, "has ended"),
+        ] {
+            let why = why_unprotected(&status, storage_lost).unwrap_or_default();
+            assert!(why.contains(words), "{status:?}: {why}");
+        }
+    }
+}
