@@ -196,3 +196,23 @@ fn hooks_and_nonsense_are_refused() {
     says(&flip(&idle.control, "ram:0x1000000"), "no RAM at 0x1000000");
     ftd(["run", "--debug-hooks"]).failed_with(2, &["--control"]);
 }
+
+#[test]
+fn a_primary_that_looks_for_a_living_copy_says_so() {
+    need_kvm!();
+    let pair = Pair::new();
+    let kernel = tiny("ticker");
+    let mut primary = pair.primary(&kernel, &LONG);
+    let mut backup = pair.backup("backup", &[]);
+    backup.wait_for_event("protected");
+    backup.running.kill();
+    primary.running.kill();
+    let mut again = pair.primary_named("again", "warn", &kernel, &LONG);
+    let status = again.wait_for_status("a start", |status| status["role"] == "starting");
+    let why = status["why_unprotected"].as_str().unwrap_or_default();
+    assert!(why.contains("still runs elsewhere"), "{status}");
+    assert!(
+        status["virtual_s"].is_null() && status["generation"].is_null(),
+        "{status}"
+    );
+}

@@ -64,7 +64,7 @@ fn a_bit_of_the_backups_ram() {
 #[test]
 fn a_register_of_the_backup() {
     need_kvm!();
-    is_found_and_repaired(|[_, backup]| backup, "register", "RBX");
+    is_found_and_repaired(|[_, backup]| backup, "register", "R10");
 }
 
 #[test]
@@ -77,6 +77,12 @@ fn a_device_of_the_backup() {
 fn a_bit_of_the_primarys_ram() {
     need_kvm!();
     is_found_and_repaired(|[primary, _]| primary, UNUSED_RAM, PAGE);
+}
+
+#[test]
+fn a_register_of_the_primary() {
+    need_kvm!();
+    is_found_and_repaired(|[primary, _]| primary, "register", "R10");
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub struct Report {
     pub peer_host: Option<String>,
     /// The other side's end of the logging channel.
     pub peer_address: Option<SocketAddr>,
-    /// The last epoch that this side made (live copies).
+    /// The last epoch that this side made, or took over when it went live (live copies).
     pub epoch_made: Option<u64>,
     /// The last epoch that the backup has acknowledged.
     pub epoch_acknowledged: Option<u64>,

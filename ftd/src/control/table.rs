@@ -81,7 +81,8 @@ fn epochs(report: &Report) -> Option<String> {
 
 fn lag(report: &Report) -> Option<String> {
     let (ms, epochs, bytes) = (report.lag_ms?, report.lag_epochs?, report.lag_bytes?);
-    Some(format!("{ms:.1} ms, {epochs} epochs, {bytes} bytes"))
+    let plural = if epochs == 1 { "" } else { "s" };
+    Some(format!("{ms:.1} ms, {epochs} epoch{plural}, {bytes} bytes"))
 }
 
 fn failover(last: &Failover, now_unix_ms: u64) -> String {

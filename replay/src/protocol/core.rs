@@ -148,7 +148,11 @@ impl Core {
             role: self.role(),
             generation: self.shared.generation,
             protected: false,
-            peer: self.state.link().map(|link| link.host.clone()),
+            peer: match &self.state {
+                // Its name comes with its welcome.
+                State::Joining(Joining::Greeting(_)) => None,
+                state => state.link().map(|link| link.host.clone()),
+            },
             link: self.state.link().map(|link| link.peer),
             epoch: 0,
             received: 0,

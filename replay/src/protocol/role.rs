@@ -100,7 +100,7 @@ pub struct Status {
     pub generation: Generation,
     /// Whether the guest survives the loss of either host at this moment.
     pub protected: bool,
-    /// The other side's host name, if there is one.
+    /// The other side's host name, if there is one and it has said it.
     pub peer: Option<String>,
     /// The connection to it.
     pub link: Option<PeerId>,
