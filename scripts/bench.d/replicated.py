@@ -1,8 +1,8 @@
 """What replication costs a Debian guest, and how far its backup lags: the same load in the same VMM without
 and with a backup, on emulated hosts with a performance counter. Prints a JSON object a run.
 
-The guest measures its loads with its own clock, which is the host's; how far the backup is, the primary tells
-(`ftd status`), every half second of the host's time."""
+The guest measures its loads with its own clock, which is the host's; how far the backup is behind what it has
+received, it tells itself (`ftd status`), every half second of its host's time."""
 
 import argparse
 import json
@@ -17,6 +17,7 @@ import time
 RAM_MIB = 512
 SHARED_BYTES = 64 << 20
 SECONDS_MAX = 3000
+CONTROL = "/run/ftd-bench"
 CMDLINE = "root=/dev/vda1 rw quiet console=ttyS0 cryptomgr.notests randomize_kstack_offset=off init=/load.sh"
 # Runs as the guest's first process.
 LOAD = """#!/bin/sh
@@ -44,7 +45,7 @@ say done
 echo o > /proc/sysrq-trigger
 sleep 100
 """
-# Runs on the primary's host: samples of the daemon's status, each with the load that runs.
+# Runs on a host: samples of the daemon's status, each with the load that runs.
 SAMPLER = """
 import json, re, socket, sys, time
 control, console, out = sys.argv[1:]
@@ -119,12 +120,13 @@ def prepare(args, folder):
 
 def daemon(args, folder, replicated):
     """Command lines: of the one that runs the guest, and of its backup."""
-    path = {name: os.path.join(folder, name) for name in ("console", "control")}
+    console = os.path.join(folder, "console")
     guest = ["--image", "/dev/vda", "--memory", str(RAM_MIB), "--bridge", "br0"]
-    boot = ["--cmdline", CMDLINE, "--console", f"file:{path['console']}", "--control", "/run/ftd-bench"]
+    boot = ["--cmdline", CMDLINE, "--console", f"file:{console}"]
     if not replicated:
-        return [args.ftd, "run", *guest, *boot], None
+        return [args.ftd, "run", *guest, *boot, "--control", CONTROL], None
     pair = ["--shared", "/dev/vdb", "--clock", args.clock, "--detect-ms", "10000"]
+    pair += ["--control", CONTROL]
     return (
         [args.ftd, "primary", *guest, *boot, *pair, "--listen", "10.77.1.1:7700", "--wait-backup"],
         [args.ftd, "backup", *guest, *pair, "--log-from", "10.77.1.1:7700", "--console", "none"],
@@ -132,19 +134,20 @@ def daemon(args, folder, replicated):
 
 
 def run(args, replicated):
-    """One boot with all loads: (nanoseconds of each, samples of the status)."""
+    """One boot with all loads: (nanoseconds of each, samples of each side's status)."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         prepare(args, folder)
         live, backup = daemon(args, folder, replicated)
-        samples = os.path.join(folder, "samples")
+        samples = {side: os.path.join(folder, f"{side}.samples") for side in ("live", "backup")}
         console = os.path.join(folder, "console")
         with Hosts(args, folder) as hosts:
-            sampling = [sys.executable, "-c", SAMPLER, "/run/ftd-bench", console, samples]
+            sampling = [sys.executable, "-c", SAMPLER, CONTROL, console]
             logs = [open(os.path.join(folder, name), "w+", encoding="utf-8") for name in ("live", "backup")]
             processes = [hosts.on("host1", *live, stderr=logs[0], stdout=subprocess.DEVNULL)]
             if backup:
                 processes.append(hosts.on("host2", *backup, stderr=logs[1], stdout=subprocess.DEVNULL))
-            processes.append(hosts.on("host1", *sampling))
+                processes.append(hosts.on("host2", *sampling, samples["backup"]))
+            processes.append(hosts.on("host1", *sampling, samples["live"]))
             began = time.monotonic()
             while processes[0].poll() is None and time.monotonic() - began < SECONDS_MAX:
                 time.sleep(1)
@@ -161,10 +164,10 @@ def run(args, replicated):
                 log.seek(0)
                 say(log.read()[-2000:])
             sys.exit(f"the guest did not end its loads: {said[-500:]!r}")
-        seen = []
-        if os.path.exists(samples):
-            with open(samples, encoding="utf-8") as file:
-                seen = [json.loads(line) for line in file if line.endswith("\n")]
+        seen = {}
+        for side, path in samples.items():
+            lines = open(path, encoding="utf-8").readlines() if os.path.exists(path) else []
+            seen[side] = [json.loads(line) for line in lines if line.endswith("\n")]
         return took, seen
 
 
@@ -211,14 +214,15 @@ def main():
     for clock in clocks:
         args.clock = clock
         took, samples = run(args, True)
-        idle = [s["log_mbit_s"] for s in samples if s["load"] == "idle" and s.get("log_mbit_s") is not None]
-        last = samples[-1] if samples else {}
+        live, backup = samples["live"], samples["backup"]
+        idle = [s["log_mbit_s"] for s in live if s["load"] == "idle" and s.get("log_mbit_s") is not None]
+        last = live[-1] if live else {}
         bytes_, entries = last.get("log_bytes"), last.get("log_entries")
         result = {
             "replicated": clock,
             "ratio": {name: alone[name] / took[name] for name in took},
             "seconds": {name: took[name] / 1e9 for name in took},
-            "lag": {load: lag(samples, load) for load in ("compute", "fork", "idle")},
+            "lag": {load: lag(backup, load) for load in ("compute", "fork", "idle")},
             # The window of the rate is five seconds: the first samples still hold the load before.
             "idle_log_mbit_s": statistics.median(idle[len(idle) // 2 :]) if idle else None,
             "bytes_per_entry": bytes_ / entries if bytes_ and entries else None,

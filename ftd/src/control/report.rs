@@ -51,6 +51,10 @@ pub struct Report {
     pub lag_bytes: Option<u64>,
     /// Log in Mbit/s over the last five seconds.
     pub log_mbit_s: Option<f64>,
+    /// Log that this side sent or received so far, in bytes.
+    pub log_bytes: Option<u64>,
+    /// Entries in it.
+    pub log_entries: Option<u64>,
     /// Times that this side's copy, or the backup's, was found to differ.
     pub divergences: Option<u64>,
     /// Snapshots taken since the guest has been live here because an input had waited too long.

@@ -20,6 +20,8 @@ pub(super) struct Kept {
     /// What never changes.
     fixed: Report,
     log: Meter,
+    log_bytes: u64,
+    log_entries: u64,
     divergences: u64,
     /// How long the peer that was lost last had been silent.
     detection_ms: f64,
@@ -44,6 +46,8 @@ impl Kept {
     pub(super) fn logged(&mut self, epoch: &EncodedEpoch) {
         let bytes = EPOCH_HEADER_BYTES + epoch.bytes.len();
         self.log.add(monotonic_ns(), bytes);
+        self.log_bytes += bytes as u64;
+        self.log_entries += u64::from(epoch.entries);
     }
 
     /// A copy was found to differ.
@@ -109,6 +113,8 @@ impl Answers for Pair {
             lag_epochs: has_replica.then(|| until.saturating_sub(status.executed)),
             lag_bytes: has_replica.then_some(status.lag_bytes),
             log_mbit_s: self.kept.log.mbit_s(now).filter(|_| paired),
+            log_bytes: Some(self.kept.log_bytes),
+            log_entries: Some(self.kept.log_entries),
             divergences: Some(self.kept.divergences),
             snapshots: counters.map(|counters| counters.snapshots),
             landings: counters.map(|counters| counters.landings),
