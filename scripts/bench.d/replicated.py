@@ -59,8 +59,11 @@ while True:
 answers = asked.makefile("r")
 with open(out, "w", buffering=1) as samples:
     while True:
-        asked.sendall(b'{"ask":"status"}\\n')
-        line = answers.readline()
+        try:
+            asked.sendall(b'{"ask":"status"}\\n')
+            line = answers.readline()
+        except OSError:
+            break
         if not line:
             break
         sample = json.loads(line)
@@ -128,8 +131,8 @@ def daemon(args, folder, replicated):
     pair = ["--shared", "/dev/vdb", "--clock", args.clock, "--detect-ms", "10000"]
     pair += ["--control", CONTROL]
     return (
-        [args.ftd, "primary", *guest, *boot, *pair, "--listen", "10.77.1.1:7700", "--wait-backup"],
-        [args.ftd, "backup", *guest, *pair, "--log-from", "10.77.1.1:7700", "--console", "none"],
+        [args.ftd, "primary", *guest, *boot, *pair, "--listen", "10.77.1.1:7700", "--slot", "0", "--wait-backup"],
+        [args.ftd, "backup", *guest, *pair, "--log-from", "10.77.1.1:7700", "--slot", "1", "--console", "none"],
     )
 
 
@@ -158,6 +161,11 @@ def run(args, replicated):
                 said = file.read()
         else:
             said = ""
+        for log in logs:
+            log.seek(0)
+            for line in log:
+                if "DIVERGENCE" in line:
+                    say(line.strip())
         took = {name: int(ns) for name, ns in re.findall(r"load: (\w+) took (\d+)", said)}
         if set(took) != {"compute", "fork"} or "load: done" not in said:
             for log in logs:
