@@ -8,6 +8,8 @@ use std::time::Duration;
 
 /// How long the guest runs on from a point that can't be a position, to the next that is tried.
 const LAND_AGAIN: Duration = Duration::from_micros(20);
+/// After so many tries (5 ms) it lands in the middle of a repeated instruction, if it is still there.
+const TRIES_MAX: u32 = 8;
 
 /// Something is late, and the guest was seen running towards its next exit.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +57,7 @@ impl<S: Sink> Live<S> {
             self.counters.idle_kicks += 1;
             return Ok(false);
         }
-        let landed = self.guest.land()?;
+        let landed = self.guest.land(self.landing_tries >= TRIES_MAX)?;
         if landed {
             self.landing_tries = 0;
             self.counters.landings += 1;

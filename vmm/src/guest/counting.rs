@@ -14,7 +14,7 @@ use replay::{Point, Position};
 use super::Guest;
 use super::hash::{self, RFLAGS_RF};
 use crate::error::VmmError;
-use crate::kvm::Counter;
+use crate::kvm::{Counter, Exit};
 
 pub use skid::Skid;
 
@@ -117,7 +117,20 @@ impl Guest {
     /// Makes the point where a kick has stopped the guest its position. `false` if a replica could
     /// not be stopped there: in the middle of an exception, in an interrupt shadow, or behind one that
     /// masks breakpoints; a few instructions later it can.
-    pub fn land(&mut self) -> Result<bool, VmmError> {
+    ///
+    /// In a repeated string instruction it could be, unless a page fault has come in between: then the
+    /// guest is back in it without any mark that a breakpoint could be set to. So the guest first runs to its
+    /// end ([`Stop::Kicked`](super::Stop::Kicked) there), unless the caller would `rather_now`.
+    pub fn land(&mut self, rather_now: bool) -> Result<bool, VmmError> {
+        if !rather_now
+            && self.branches.is_some()
+            && let Some(repeated) = rep::at(&self.vcpu, self.vm.memory(), &self.vcpu.regs())?
+        {
+            self.vcpu
+                .debug([self.tsc_trap.address(), Some(repeated.end)])?;
+            self.leaving = Some(repeated.end);
+            return Ok(false);
+        }
         if self.vcpu.regs().rflags & (RFLAGS_RF | RFLAGS_TF) != 0 {
             return Ok(false);
         }
@@ -127,6 +140,15 @@ impl Guest {
         self.point = Some(point);
         self.at_position = true;
         Ok(true)
+    }
+
+    /// Whether `exit` is the end of the repeated instruction that the guest was to leave.
+    pub(super) fn has_left(&mut self, exit: &Exit) -> Result<bool, VmmError> {
+        let Some(end) = self.leaving.take() else {
+            return Ok(false);
+        };
+        self.vcpu.debug([self.tsc_trap.address(), None])?;
+        Ok(matches!(exit, Exit::Debug { pc, .. } if *pc == end))
     }
 
     /// Branches count from here on.

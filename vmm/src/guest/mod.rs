@@ -47,6 +47,8 @@ pub struct Guest {
     branches: Option<Branches>,
     /// Where it stands, if that is between two exits.
     point: Option<Point>,
+    /// The end of a repeated string instruction that it is to leave before it can land.
+    leaving: Option<u64>,
     /// Somebody follows this guest, or it follows somebody: interrupts land at positions only.
     followed: bool,
     tsc_trap: TscTrap,
@@ -101,6 +103,7 @@ impl Guest {
             counting: None,
             branches: None,
             point: None,
+            leaving: None,
             followed: true,
             tsc_trap: TscTrap::default(),
             dirty,
@@ -202,6 +205,10 @@ impl Guest {
             Ok(exit) => exit,
             Err(error) => return Ok(Stop::Crashed(format!("{error:?}; {}", self.whereabouts()))),
         };
+        if self.has_left(&exit)? {
+            self.at_position = false;
+            return Ok(Stop::Kicked);
+        }
         match exit {
             Exit::Interrupted => {
                 self.vcpu.clear_immediate_exit();
