@@ -23,9 +23,31 @@ fn wait_for_ticks(side: &mut Side, least: usize) {
 #[test]
 fn the_guest_survives_the_death_of_its_primary() {
     need_kvm!();
+    survives(&[]);
+}
+
+#[test]
+fn outputs_may_wait_for_more_than_the_log() {
+    need_kvm!();
+    for commit in ["executed", "verified"] {
+        survives(&[
+            "--commit",
+            commit,
+            "--epoch-ms",
+            "1",
+            "--epoch-entries",
+            "3",
+        ]);
+    }
+}
+
+#[track_caller]
+fn survives(more: &[&str]) {
     let pair = Pair::new();
     let kernel = tiny("ticker");
-    let mut primary = pair.primary(&kernel, &["--cmdline", "count=100", "--wait-backup"]);
+    let mut options = vec!["--cmdline", "count=100", "--wait-backup"];
+    options.extend(more);
+    let mut primary = pair.primary(&kernel, &options);
     let mut backup = pair.backup("backup", &[]);
     backup.wait_for_event("protected");
     wait_for_ticks(&mut primary, 20);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use replay::EpochPolicy;
 use vmm::clock::Clock;
 use vmm::cpu_model::CpuModel;
 
@@ -75,12 +76,30 @@ pub struct GuestOptions {
     /// every epoch; 0 compares none.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub ram_check_seconds: u64,
+    /// An epoch of the log ends after so many milliseconds, if no output waits and the guest does not idle
+    /// before; framing, digest and acknowledgement follow it.
+    #[arg(long, value_name = "MS", default_value_t = 5,
+          value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub epoch_ms: u64,
+    /// An epoch of the log ends after so many entries.
+    #[arg(long, value_name = "N", default_value_t = 512,
+          value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub epoch_entries: u32,
 }
 
 impl GuestOptions {
     /// `patience_ms` as a duration.
     pub fn patience(&self) -> Duration {
         Duration::from_millis(self.patience_ms)
+    }
+
+    /// When epochs end.
+    pub fn epochs(&self) -> EpochPolicy {
+        EpochPolicy {
+            age_ns_max: self.epoch_ms * 1_000_000,
+            entries_max: self.epoch_entries,
+            ..EpochPolicy::default()
+        }
     }
 
     /// `ram_check_seconds` as a duration.

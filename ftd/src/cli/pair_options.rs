@@ -6,8 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use replay::EpochPolicy;
-use replay::protocol::{Config, DiskFacts, Facts, Start};
+use replay::protocol::{Commit, Config, DiskFacts, Facts, Start};
 
 use super::GuestOptions;
 use super::control::ControlArgs;
@@ -40,6 +39,14 @@ pub struct PairArgs {
     #[arg(long, value_name = "MS", default_value_t = 50,
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub heartbeat_ms: u32,
+    /// What the backup must have done with the log before an output that depends on it leaves: received it
+    /// (fastest), executed it, or verified it (executed it, with equal digests). The primary's word counts.
+    #[arg(
+        long,
+        value_name = "received|executed|verified",
+        default_value = "received"
+    )]
+    pub commit: Commit,
     /// Append events to this file, one JSON object a line.
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
@@ -81,6 +88,7 @@ impl PairArgs {
         let mut core = Config::new(start, &host, facts(&self.vm, shell)?);
         core.detect_ms = self.detect_ms;
         core.heartbeat_ms = self.heartbeat_ms;
+        core.commit = self.commit;
         Ok(PairOptions {
             core,
             listen,
@@ -91,7 +99,7 @@ impl PairArgs {
             live: LiveOptions {
                 patience: guest.patience(),
                 ram_check: guest.ram_check(),
-                policy: EpochPolicy::default(),
+                policy: guest.epochs(),
                 wait_for_log: wait_for_backup,
             },
         })

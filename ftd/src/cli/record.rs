@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
-use replay::EpochPolicy;
 
 use super::GuestOptions;
 use super::control::ControlArgs;
@@ -42,7 +41,7 @@ pub fn run(options: &Options) -> Result<()> {
     let live = LiveOptions {
         patience: options.guest.patience(),
         ram_check: options.guest.ram_check(),
-        policy: EpochPolicy::default(),
+        policy: options.guest.epochs(),
         wait_for_log: true,
     };
     let solo = SoloOptions {

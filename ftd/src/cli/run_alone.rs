@@ -2,7 +2,6 @@
 
 use anyhow::Result;
 use clap::Args;
-use replay::EpochPolicy;
 
 use super::GuestOptions;
 use super::control::ControlArgs;
@@ -30,7 +29,7 @@ pub fn run(options: &Options) -> Result<()> {
     let live = LiveOptions {
         patience: options.guest.patience(),
         ram_check: options.guest.ram_check(),
-        policy: EpochPolicy::default(),
+        policy: options.guest.epochs(),
         wait_for_log: false,
     };
     let solo = SoloOptions {

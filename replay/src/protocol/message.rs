@@ -136,6 +136,24 @@ pub enum Commit {
     Verified,
 }
 
+/// Not a [`Commit`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("'{0}' is none of received, executed, verified")]
+pub struct UnknownCommit(String);
+
+impl std::str::FromStr for Commit {
+    type Err = UnknownCommit;
+
+    fn from_str(text: &str) -> Result<Commit, UnknownCommit> {
+        match text {
+            "received" => Ok(Commit::Received),
+            "executed" => Ok(Commit::Executed),
+            "verified" => Ok(Commit::Verified),
+            other => Err(UnknownCommit(other.to_owned())),
+        }
+    }
+}
+
 /// How far a backup is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Ack {
