@@ -1,4 +1,4 @@
-"""Sums up what lockstep.py measured: JSON lines in, the report out."""
+"""Sums up what lockstep.py and replicated.py measured: JSON lines in, the report out."""
 
 import json
 import statistics
@@ -7,12 +7,38 @@ import sys
 measured = [json.loads(line) for line in sys.stdin if line.strip()]
 storms = [m for m in measured if "storm" in m]
 boots = [m for m in measured if "boot" in m]
-entries = sum(m["log_entries"] or 0 for m in storms)
-medians = [m["stops_per_branch_median"] for m in measured if m["stops_per_branch_median"]]
+replicated = {m["replicated"]: m for m in measured if "replicated" in m}
+medians = [m["stops_per_branch_median"] for m in storms + boots if m["stops_per_branch_median"]]
+
+
+def figures(clock):
+    """What a replicated guest costs under `clock`."""
+    found = replicated.get(clock)
+    if not found:
+        return {}
+    lags = [lag for lag in found["lag"].values() if lag]
+    return {
+        "ft_ratio_compute": found["ratio"]["compute"],
+        "ft_ratio_fork": found["ratio"]["fork"],
+        "idle_log_mbit_s": found["idle_log_mbit_s"],
+        "bytes_per_entry": found["idle_bytes_per_entry"],
+        "lag_ms_median": statistics.median(lag["median_ms"] for lag in lags) if lags else None,
+        "lag_ms_p99": max(lag["p99_ms"] for lag in lags) if lags else None,
+        "lag_grows": any(lag["grows"] for lag in lags) if lags else None,
+        "snapshots": found["snapshots"],
+        "divergences": found["divergences"],
+    }
+
+
+over = [m for m in storms if "overshoots" in m]
 report = {
-    "ok": bool(measured) and all(m["same"] for m in measured),
-    "async_interrupts": sum(m["landings"] or 0 for m in measured),
+    "ok": bool(storms or boots)
+    and all(m["same"] for m in storms + boots)
+    and all(m["divergences"] == 0 for m in replicated.values()),
+    "async_interrupts": sum(m["landings"] or 0 for m in storms + boots),
     "landed_elsewhere": sum(m["landed_elsewhere"] for m in storms),
+    "over_skid_interrupts": sum(m["interrupts"] for m in over),
+    "overshoots_repaired": sum(m["overshoots"] for m in over),
     "boots_replayed": len(boots),
     "boots_identical": sum(m["same"] for m in boots),
     "stops_per_branch_median": statistics.median(medians) if medians else None,
@@ -21,7 +47,9 @@ report = {
         for m in boots
         if m["replay_seconds"] and m["record_seconds"]
     ],
+    **figures("pmu"),
     "clock": "pmu",
+    "exit_clock": figures("exit"),
     "measured": measured,
 }
 if "--json" in sys.argv[1:]:

@@ -189,6 +189,14 @@ def slope(points):
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
 
 
+def bytes_per_entry(samples):
+    """Of the log between the first sample and the last."""
+    if len(samples) < 2:
+        return None
+    entries = samples[-1]["log_entries"] - samples[0]["log_entries"]
+    return (samples[-1]["log_bytes"] - samples[0]["log_bytes"]) / entries if entries else None
+
+
 def lag(samples, load):
     """How far the backup was behind while `load` ran."""
     points = [(s["at"], s["lag_ms"]) for s in samples if s["load"] == load and s.get("lag_ms") is not None]
@@ -225,7 +233,6 @@ def main():
         live, backup = samples["live"], samples["backup"]
         idle = [s["log_mbit_s"] for s in live if s["load"] == "idle" and s.get("log_mbit_s") is not None]
         last = live[-1] if live else {}
-        bytes_, entries = last.get("log_bytes"), last.get("log_entries")
         result = {
             "replicated": clock,
             "ratio": {name: alone[name] / took[name] for name in took},
@@ -233,7 +240,7 @@ def main():
             "lag": {load: lag(backup, load) for load in ("compute", "fork", "idle")},
             # The window of the rate is five seconds: the first samples still hold the load before.
             "idle_log_mbit_s": statistics.median(idle[len(idle) // 2 :]) if idle else None,
-            "bytes_per_entry": bytes_ / entries if bytes_ and entries else None,
+            "idle_bytes_per_entry": bytes_per_entry([s for s in live if s["load"] == "idle"]),
             "snapshots": last.get("snapshots"),
             "landings": last.get("landings"),
             "divergences": last.get("divergences"),
