@@ -114,27 +114,62 @@ pub fn effect_crc(effect: &Effect) -> u32 {
     crc_of(effect)
 }
 
-/// CRC32C of a value's postcard encoding, of which no copy is made.
+/// CRC32C of a value's postcard encoding, of which no copy is kept.
 pub fn crc_of(value: &impl serde::Serialize) -> u32 {
-    postcard::serialize_with_flavor(value, CrcFlavor(0)).unwrap_or_default()
+    postcard::serialize_with_flavor(value, CrcFlavor::default()).unwrap_or_default()
 }
 
-struct CrcFlavor(u32);
+/// Gathers some bytes before it sums them up: postcard writes most of them one by one.
+struct CrcFlavor {
+    crc: u32,
+    bytes: [u8; 256],
+    len: usize,
+}
+
+impl Default for CrcFlavor {
+    fn default() -> CrcFlavor {
+        CrcFlavor {
+            crc: 0,
+            bytes: [0; 256],
+            len: 0,
+        }
+    }
+}
+
+impl CrcFlavor {
+    fn sum_up(&mut self) {
+        self.crc = crc32c::crc32c_append(self.crc, self.bytes.get(..self.len).unwrap_or_default());
+        self.len = 0;
+    }
+}
 
 impl postcard::ser_flavors::Flavor for CrcFlavor {
     type Output = u32;
 
+    #[inline]
     fn try_push(&mut self, data: u8) -> postcard::Result<()> {
-        self.try_extend(&[data])
-    }
-
-    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
-        self.0 = crc32c::crc32c_append(self.0, data);
+        if self.len == self.bytes.len() {
+            self.sum_up();
+        }
+        if let Some(place) = self.bytes.get_mut(self.len) {
+            *place = data;
+            self.len += 1;
+        }
         Ok(())
     }
 
-    fn finalize(self) -> postcard::Result<u32> {
-        Ok(self.0)
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        if data.len() > self.bytes.len() / 2 {
+            self.sum_up();
+            self.crc = crc32c::crc32c_append(self.crc, data);
+            return Ok(());
+        }
+        data.iter().try_for_each(|byte| self.try_push(*byte))
+    }
+
+    fn finalize(mut self) -> postcard::Result<u32> {
+        self.sum_up();
+        Ok(self.crc)
     }
 }
 
@@ -165,5 +200,15 @@ mod tests {
         let epoch = recorder.close(at, Digest::default()).unwrap();
         assert_eq!((epoch.epoch, epoch.entries), (1, 3));
         assert!(!recorder.should_close(12, true));
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_the_encoding() {
+        for len in [0, 1, 127, 128, 129, 255, 256, 257, 1000] {
+            let words: Vec<u16> = (0..len).collect();
+            let value = (len, &words, "x".repeat(usize::from(len)), [7u8; 5]);
+            let bytes = postcard::to_allocvec(&value).unwrap();
+            assert_eq!(crc_of(&value), crc32c::crc32c(&bytes), "{len}");
+        }
     }
 }
