@@ -59,8 +59,6 @@ mod facts;
 mod joining;
 mod link;
 mod message;
-#[cfg(test)]
-mod model;
 mod primary;
 mod role;
 #[cfg(test)]

@@ -1,15 +1,22 @@
 //! Connections: how messages travel and get lost.
 
+use replay::protocol::{Event, LinkLoss, Message, PeerId};
+
+use super::kind::Kind;
 use super::net::Item;
-use super::world::{Checked, MS, Step, World};
-use crate::protocol::{Event, LinkLoss, Message, PeerId};
+use super::plan::MS;
+use super::violation::Checked;
+use super::world::{Step, World};
+
+/// One in so many messages is lost, doubled or reordered, each, in worlds where such things happen.
+const MANGLED: u64 = 450;
 
 impl World {
     pub(super) fn dial(&mut self, node: usize, run: u64) -> Checked {
         if !self.is(node, run) || !self.nodes[node].dialling {
             return Ok(());
         }
-        let other = self.any_node();
+        let other = self.below(self.nodes.len() as u64) as usize;
         let host = &self.nodes[other];
         let reachable = host.up
             && host.paused.is_none()
@@ -47,69 +54,57 @@ impl World {
         }
     }
 
-    pub(super) fn send(&mut self, number: u64, side: usize, item: Item) {
+    /// One side closes a connection, after what it has sent.
+    pub(super) fn close(&mut self, number: u64, side: usize) {
+        self.send(number, side, Item::Fin);
+        if let Some(conn) = self.net.conns.get_mut(&number) {
+            conn.open[side] = false;
+        }
+    }
+
+    fn send(&mut self, number: u64, side: usize, item: Item) {
         let now = self.now;
-        let spike = if self.faults_on() && self.one_in(200) {
-            500 * MS
-        } else {
-            0
-        };
-        let delay = 1 + self.below(self.delay_max) + spike;
-        let mangle = self.lossy && self.faults_on() && self.one_in(150);
-        let how = self.below(3);
-        let Some(conn) = self.net.conns.get(&number) else {
+        let Some(conn) = self.net.conns.get_mut(&number) else {
             return;
         };
         if conn.dead || !conn.open[side] {
             return;
         }
-        let cut = self
-            .net
-            .is_cut(conn.ends[side].0, conn.ends[1 - side].0, now);
-        let Some(conn) = self.net.conns.get_mut(&number) else {
+        let [from, to] = [conn.ends[side].0, conn.ends[1 - side].0];
+        if let Item::Message(message) = &item {
+            let name = message.name();
+            self.mention(|| format!("host{from} sends host{to} {name}"));
+        }
+        if self.net.is_cut(from, to, now) {
+            if let Some(conn) = self.net.conns.get_mut(&number) {
+                conn.stalled[side].push_back(item);
+            }
             return;
-        };
-        if cut {
-            return conn.stalled[side].push_back(item);
         }
-        let in_order = conn.arrives[side].max(now + delay);
-        let to = 1 - side;
-        let mangle = mangle && matches!(&item, Item::Message(_));
-        if !mangle {
-            conn.arrives[side] = in_order;
-            return self.at(
-                in_order,
-                Step::Deliver {
-                    conn: number,
-                    side: to,
-                    item,
-                },
-            );
+        let spike = u64::from(self.chance(Kind::DelaySpike, 200)) * 500 * MS;
+        let at = now + 1 + self.below(self.plan.delay_max) + spike;
+        let is_message = matches!(item, Item::Message(_));
+        let (conn, to) = (number, 1 - side);
+        if is_message && self.chance(Kind::MessageLost, MANGLED) {
+            return;
         }
-        self.stats.mangled_messages += 1;
-        match how {
-            0 => {} // Lost.
-            1 => {
-                conn.arrives[side] = in_order;
-                let (conn, side) = (number, to);
-                let twin = item.clone();
-                self.at(in_order, Step::Deliver { conn, side, item });
-                self.at(
-                    in_order,
-                    Step::Deliver {
-                        conn,
-                        side,
-                        item: twin,
-                    },
-                );
-            }
-            _ => {
-                // Overtakes, or is overtaken.
-                let late = self.below(3 * self.delay_max);
-                let (conn, side) = (number, to);
-                self.at(now + 1 + late, Step::Deliver { conn, side, item });
-            }
+        if is_message && self.chance(Kind::MessageReordered, MANGLED) {
+            // Overtakes, or is overtaken.
+            let late = self.below(3 * self.plan.delay_max);
+            let side = to;
+            return self.at(now + 1 + late, Step::Deliver { conn, side, item });
         }
+        let mut at = at;
+        if let Some(conn) = self.net.conns.get_mut(&number) {
+            at = at.max(conn.arrives[side]);
+            conn.arrives[side] = at;
+        }
+        let side = to;
+        if is_message && self.chance(Kind::MessageDoubled, MANGLED) {
+            let item = item.clone();
+            self.at(at, Step::Deliver { conn, side, item });
+        }
+        self.at(at, Step::Deliver { conn, side, item });
     }
 
     pub(super) fn deliver(&mut self, number: u64, side: usize, item: Item) -> Checked {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::protocol::Message;
+use replay::protocol::Message;
 
 /// What travels on a connection.
 #[derive(Debug, Clone)]

@@ -1,0 +1,207 @@
+//! Hosts: what a daemon does about its core's actions.
+
+use replay::codec::EncodedEpoch;
+use replay::protocol::{Action, Core, Event, HaltReason, Message, Note, PeerId, Start};
+
+use super::node;
+use super::plan::MS;
+use super::sabotage::Sabotage;
+use super::violation::{Checked, Rule};
+use super::world::{Step, World};
+
+impl World {
+    pub(super) fn start(&mut self, node: usize, start: Start) {
+        self.serial += 1;
+        let run = self.serial;
+        let mut config = node::config(start, node);
+        config.commit = self.plan.commit;
+        if self.plan.small_buffers {
+            config.lag_bytes_max = 400;
+        }
+        let host = &mut self.nodes[node];
+        host.core = Core::new(config, host.clock.show(self.now));
+        host.run = run;
+        host.up = true;
+        host.paused = None;
+        host.leaving = false;
+        host.guest = None;
+        host.dialling = false;
+        host.wake_at = self.now;
+        self.at(self.now, Step::Wake(node, run));
+        self.after(MS, 500 * MS, Step::Look(node, run));
+    }
+
+    /// A process ends: the kernel closes its connections when what the disk works on for it is done.
+    pub(super) fn die(&mut self, node: usize) {
+        let host = &mut self.nodes[node];
+        host.up = false;
+        host.guest = None;
+        let end = (node, host.run);
+        let at = self.now.max(host.writes_until);
+        for (conn, side) in self.net.of(end) {
+            self.at(at, Step::Close(conn, side));
+        }
+        let at = at + self.random.between(100 * MS, 1500 * MS);
+        self.at(at, Step::Restart(node));
+    }
+
+    pub(super) fn cut_power(&mut self, node: usize) -> Checked {
+        let end = (node, self.nodes[node].run);
+        for (conn, side) in self.net.of(end) {
+            if let Some(conn) = self.net.conns.get_mut(&conn) {
+                conn.open[side] = false;
+            }
+        }
+        self.scatter(node)?;
+        self.nodes[node].up = false;
+        self.nodes[node].power_cuts += 1;
+        self.after(100 * MS, 1500 * MS, Step::Restart(node));
+        Ok(())
+    }
+
+    pub(super) fn feed(&mut self, node: usize, event: Event) -> Checked {
+        let host = &mut self.nodes[node];
+        if let Some(waiting) = &mut host.paused {
+            waiting.push(event);
+            return Ok(());
+        }
+        let mut actions = Vec::new();
+        host.core
+            .handle(host.clock.show(self.now), event, &mut actions);
+        let run = host.run;
+        for action in actions {
+            if !self.is(node, run) {
+                return Ok(());
+            }
+            self.act(node, action)?;
+        }
+        if !self.is(node, run) {
+            return Ok(());
+        }
+        let host = &mut self.nodes[node];
+        let tick = host.core.next_tick();
+        if tick != u64::MAX {
+            let at = host.clock.when(tick, self.now + 1);
+            if host.wake_at != at {
+                host.wake_at = at;
+                self.at(at, Step::Wake(node, run));
+            }
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, node: usize, action: Action) -> Checked {
+        let run = self.nodes[node].run;
+        match action {
+            Action::Send { peer, message } => self.send_from(node, peer, message),
+            Action::SendEpoch { peer, epoch } => {
+                self.send_from(node, peer, Message::Epoch(epoch));
+            }
+            Action::Established { .. } => {}
+            Action::Disconnect { peer, .. } => {
+                if let Some(side) = self.net.side(peer.0, (node, run)) {
+                    self.close(peer.0, side);
+                }
+            }
+            Action::Connect => {
+                self.nodes[node].dialling = true;
+                self.at(self.now, Step::Dial(node, run));
+            }
+            Action::StartClone { peer } => self.start_clone(node, peer)?,
+            Action::StopClone { peer } => {
+                let guest = self.live_guest(node)?;
+                if guest.cloning == Some(peer) {
+                    guest.cloning = None;
+                }
+                guest.snapshot_next = false;
+            }
+            Action::HoldOutputs { from } => self.live_guest(node)?.hold_from = Some(from),
+            Action::ReleaseOutputs { through } => self.release(node, through)?,
+            Action::GoAlone { generation } => self.go_alone(node, generation)?,
+            Action::GoLive { generation } => self.go_live(node, generation)?,
+            Action::ApplyPages(_) => self.copy(node),
+            Action::DeliverEpoch(epoch) => self.deliver_epoch(node, &epoch)?,
+            Action::DropGuest => self.drop_guest(node)?,
+            Action::AskArbiter { generation } => self.send_question(node, generation),
+            Action::StopGuest => {
+                self.stats.stopped_guests += 1;
+                self.live_guest(node)?.stopped = true;
+            }
+            Action::ResumeGuest => self.live_guest(node)?.stopped = false,
+            Action::Halt { why } => self.halt(node, why)?,
+            Action::Note(note) => {
+                self.stats.arbiter_lost += u64::from(matches!(note, Note::ArbiterLost { .. }));
+                self.say(|| format!("host{node}: {note}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn start_clone(&mut self, node: usize, peer: PeerId) -> Checked {
+        let guest = self.live_guest(node)?;
+        guest.cloning = Some(peer);
+        let serial = guest.serial;
+        let left = self.below(5) as u32;
+        let step = Step::Clone {
+            node,
+            serial,
+            peer,
+            left,
+        };
+        self.after(MS, 50 * MS, step);
+        Ok(())
+    }
+
+    fn deliver_epoch(&mut self, node: usize, epoch: &EncodedEpoch) -> Checked {
+        if self.sabotage == Some(Sabotage::AckedNotDelivered) && self.one_in(10) {
+            return Ok(());
+        }
+        self.copy(node);
+        let (content, snapshot) = node::content(epoch);
+        let parent = self.contents[content].parent;
+        self.contents[content].delivered = true;
+        let Some(guest) = &mut self.nodes[node].guest else {
+            return Ok(());
+        };
+        if !snapshot && (guest.delivered != parent || guest.epoch + 1 != epoch.epoch) {
+            let what = format!("epoch {} reaches host {node} out of order", epoch.epoch);
+            return Rule::EpochOrder.broken(what);
+        }
+        guest.delivered = Some(content);
+        guest.epoch = epoch.epoch;
+        guest.ahead.push_back((epoch.epoch, content));
+        let (idle, serial) = (guest.ahead.len() == 1, guest.serial);
+        if idle {
+            self.after(0, 5 * MS, Step::Execute { node, serial });
+        }
+        Ok(())
+    }
+
+    fn drop_guest(&mut self, node: usize) -> Checked {
+        let guest = &mut self.nodes[node].guest;
+        if guest.as_ref().is_some_and(|guest| guest.live) {
+            return Rule::DaemonCantObey.broken(format!("host {node} drops its live copy"));
+        }
+        if self.sabotage != Some(Sabotage::DroppedNotStopped) {
+            *guest = None;
+        }
+        Ok(())
+    }
+
+    fn halt(&mut self, node: usize, why: HaltReason) -> Checked {
+        if let HaltReason::Failed(why) = why {
+            return Rule::CoreFailed.broken(format!("host {node}: {why}"));
+        }
+        self.say(|| format!("host{node} halts: {why}"));
+        let lost = matches!(why, HaltReason::Lost { .. });
+        if lost
+            && self.sabotage == Some(Sabotage::LoserNotHalted)
+            && let Ok(guest) = self.live_guest(node)
+        {
+            guest.hold_from = None;
+            return Ok(());
+        }
+        self.die(node);
+        Ok(())
+    }
+}

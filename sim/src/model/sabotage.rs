@@ -1,0 +1,69 @@
+//! Safety checks that a daemon, its disks or its arbiter owe the core, each left out on purpose.
+//!
+//! They are outside of the core, so leaving one out here is leaving it out. Checks inside the core are
+//! removed from its source (`crate::mutations`).
+
+/// What is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sabotage {
+    OutputsNotHeld,
+    AckedNotDelivered,
+    DroppedNotStopped,
+    LoserNotHalted,
+    ArbiterAlwaysYields,
+    ArbiterDecidesOnOldState,
+    CloseBeforeGivingUp,
+    NotReissued,
+    ToldBeforeLanded,
+    DisksNotRetired,
+    ClockNotRebased,
+}
+
+impl Sabotage {
+    pub(crate) const ALL: [(Sabotage, &str); 11] = [
+        (
+            Sabotage::OutputsNotHeld,
+            "the daemon lets outputs out without waiting for the core's word",
+        ),
+        (
+            Sabotage::AckedNotDelivered,
+            "the daemon of a backup loses epochs that the core acknowledges",
+        ),
+        (
+            Sabotage::DroppedNotStopped,
+            "the daemon goes on replaying a copy that the core has dropped",
+        ),
+        (
+            Sabotage::LoserNotHalted,
+            "the daemon of a side that lost at the arbiter lets its guest go on",
+        ),
+        (
+            Sabotage::ArbiterAlwaysYields,
+            "the arbiter sets without testing",
+        ),
+        (
+            Sabotage::ArbiterDecidesOnOldState,
+            "the arbiter tests what it held before, as a cache would",
+        ),
+        (
+            Sabotage::CloseBeforeGivingUp,
+            "the daemon closes connections that its core still goes by",
+        ),
+        (
+            Sabotage::NotReissued,
+            "requests to the disk not logged complete are not issued again at go-live",
+        ),
+        (
+            Sabotage::ToldBeforeLanded,
+            "a guest is told of a write before the disk has it",
+        ),
+        (
+            Sabotage::DisksNotRetired,
+            "a primary leaves to its backup with writes in flight",
+        ),
+        (
+            Sabotage::ClockNotRebased,
+            "virtual time at go-live does not go on where the log left it",
+        ),
+    ];
+}

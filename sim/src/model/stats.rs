@@ -1,0 +1,99 @@
+//! Counts of what happened, so that a run can show that it met it.
+
+use super::kind::Kind;
+
+/// What happened.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Stats {
+    /// Virtual time of the worlds, in nanoseconds: each counts once, whatever its number of hosts.
+    pub(crate) virtual_ns: u64,
+    pub(crate) steps: u64,
+    pub(crate) ended_protected: u64,
+    pub(crate) ended_without_guest: u64,
+    pub(crate) takeovers: u64,
+    pub(crate) alone_again: u64,
+    pub(crate) cold_starts: u64,
+    pub(crate) restarts: u64,
+    pub(crate) released: u64,
+    pub(crate) requests: u64,
+    pub(crate) reissued: u64,
+    /// Writes of a slow disk that landed when another copy was live already and had written anew.
+    pub(crate) late_writes: u64,
+    pub(crate) arbiter_lost: u64,
+    pub(crate) left_in_order: u64,
+    pub(crate) stopped_guests: u64,
+    pub(crate) superseded: u64,
+    injected: [u64; Kind::ALL.len()],
+}
+
+impl Stats {
+    pub(crate) fn inject(&mut self, kind: Kind) {
+        self.injected[kind as usize] += 1;
+    }
+
+    pub(crate) fn injected(&self, kind: Kind) -> u64 {
+        self.injected[kind as usize]
+    }
+
+    /// Everything but the faults, by name.
+    pub(crate) fn counts(&self) -> [(&'static str, u64); 15] {
+        [
+            ("steps", self.steps),
+            ("ended_protected", self.ended_protected),
+            ("ended_without_guest", self.ended_without_guest),
+            ("takeovers", self.takeovers),
+            ("alone_again", self.alone_again),
+            ("cold_starts", self.cold_starts),
+            ("restarts", self.restarts),
+            ("outputs_released", self.released),
+            ("disk_requests", self.requests),
+            ("disk_requests_reissued", self.reissued),
+            ("disk_writes_late", self.late_writes),
+            ("lost_at_arbiter", self.arbiter_lost),
+            ("left_in_order", self.left_in_order),
+            ("guest_stopped_by_lag", self.stopped_guests),
+            ("superseded", self.superseded),
+        ]
+    }
+
+    pub(crate) fn add(&mut self, other: &Stats) {
+        let Stats {
+            virtual_ns,
+            steps,
+            ended_protected,
+            ended_without_guest,
+            takeovers,
+            alone_again,
+            cold_starts,
+            restarts,
+            released,
+            requests,
+            reissued,
+            late_writes,
+            arbiter_lost,
+            left_in_order,
+            stopped_guests,
+            superseded,
+            injected,
+        } = other;
+        self.virtual_ns += virtual_ns;
+        self.steps += steps;
+        self.ended_protected += ended_protected;
+        self.ended_without_guest += ended_without_guest;
+        self.takeovers += takeovers;
+        self.alone_again += alone_again;
+        self.cold_starts += cold_starts;
+        self.restarts += restarts;
+        self.released += released;
+        self.requests += requests;
+        self.reissued += reissued;
+        self.late_writes += late_writes;
+        self.arbiter_lost += arbiter_lost;
+        self.left_in_order += left_in_order;
+        self.stopped_guests += stopped_guests;
+        self.superseded += superseded;
+        for (sum, more) in self.injected.iter_mut().zip(injected) {
+            *sum += more;
+        }
+    }
+}
