@@ -56,16 +56,17 @@ fn main() -> Result<ExitCode> {
         return Ok(report::one(seed));
     }
     let seeds = options.first..options.first.saturating_add(options.seeds);
+    let threads = options.threads.or_else(|| Some(available_parallelism().ok()?.get()));
+    let threads = threads.unwrap_or(1);
     if options.until_violation {
-        println!("{}", report::found(run::first(seeds, None)));
+        println!("{}", report::found(run::first(seeds, None, threads)));
         return Ok(ExitCode::SUCCESS);
     }
-    let threads = options.threads.or_else(|| Some(available_parallelism().ok()?.get()));
     let worlds = match options.mutations {
         true => None,
         false => Some(report::Worlds {
             count: options.seeds,
-            sum: run::run(seeds, threads.unwrap_or(1), true),
+            sum: run::run(seeds, threads, true),
         }),
     };
     if let Some(worlds) = &worlds {
@@ -73,7 +74,7 @@ fn main() -> Result<ExitCode> {
     }
     let mutations = match options.no_mutations {
         true => None,
-        false => Some(mutations::run()?),
+        false => Some(mutations::run(threads)?),
     };
     report::print(worlds.as_ref(), mutations.as_deref(), options.json);
     let sound = worlds.is_none_or(|worlds| worlds.sum.violations == 0);

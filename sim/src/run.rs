@@ -77,11 +77,40 @@ fn run_some(seeds: Range<u64>) -> Sum {
 }
 
 /// The first of these seeds whose world breaks a rule.
-pub(crate) fn first(seeds: Range<u64>, sabotage: Option<Sabotage>) -> Option<(u64, Violation)> {
-    seeds.into_iter().find_map(|seed| {
-        let violation = check(&Plan::of(seed), sabotage, false).violation?;
-        Some((seed, violation))
-    })
+pub(crate) fn first(
+    seeds: Range<u64>,
+    sabotage: Option<Sabotage>,
+    threads: usize,
+) -> Option<(u64, Violation)> {
+    let next = AtomicU64::new(seeds.start);
+    let best = Mutex::new(None::<(u64, Violation)>);
+    let worker = || {
+        loop {
+            let from = next.fetch_add(CHUNK, Ordering::Relaxed);
+            let Ok(end) = best.lock().map(|best| best.as_ref().map_or(seeds.end, |best| best.0))
+            else {
+                return;
+            };
+            if from >= end {
+                return;
+            }
+            let found = (from..end.min(from + CHUNK)).find_map(|seed| {
+                let violation = check(&Plan::of(seed), sabotage, false).violation?;
+                Some((seed, violation))
+            });
+            if let (Some(found), Ok(mut best)) = (found, best.lock())
+                && best.as_ref().is_none_or(|best| found.0 < best.0)
+            {
+                *best = Some(found);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(worker);
+        }
+    });
+    best.into_inner().ok().flatten()
 }
 
 fn show(seeds: &Range<u64>, next: &AtomicU64, sum: &Mutex<Sum>, is_done: impl Fn() -> bool) {

@@ -7,7 +7,7 @@ use super::sabotage::Sabotage;
 use super::violation::{Checked, Rule};
 use super::world::{Step, World};
 
-pub(super) const BLOCKS: u64 = 3;
+pub(super) const BLOCKS: u64 = 2;
 
 /// What is on it.
 #[derive(Debug, Default)]

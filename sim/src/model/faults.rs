@@ -176,8 +176,7 @@ impl World {
             return;
         }
         self.stats.restarts += 1;
-        let lost = self.arbiter.held > 0 && self.nodes.iter().all(|node| node.guest.is_none());
-        let start = if lost && self.one_in(2) {
+        let start = if self.is_vacant() && self.one_in(2) {
             let generation = self.arbiter.held;
             Start::Primary { generation }
         } else if self.chance(Kind::WrongStart, 10) {
@@ -187,5 +186,16 @@ impl World {
         };
         self.say(|| format!("host{node} starts: {start:?}"));
         self.start(node, start);
+    }
+
+    /// Whether nobody has the guest, or may come to have it: what a daemon waits for, by signs on the
+    /// shared storage, before it bids for the start of a guest.
+    fn is_vacant(&self) -> bool {
+        let idle = |node: &Node| {
+            let status = node.core.status();
+            let hopes = node.up && (status.role == Role::Starting || status.peer.is_some());
+            node.guest.is_none() && !hopes && node.writes_until < self.now
+        };
+        self.arbiter.held > 0 && self.nodes.iter().all(idle)
     }
 }

@@ -1,11 +1,11 @@
 //! Guests: what they execute, and what they let out.
 
 use replay::entry::Epoch;
-use replay::protocol::{Commit, Event, Generation, Message, PeerId};
+use replay::protocol::{Commit, Event, Generation, Message, PeerId, Role};
 
 use super::disk::BLOCKS;
 use super::kind::Kind;
-use super::node::{self, Guest};
+use super::node::{self, Guest, Node};
 use super::plan::{FLOW, MS};
 use super::sabotage::Sabotage;
 use super::violation::{Checked, Rule, Violation};
@@ -219,8 +219,12 @@ impl World {
         let run = self.nodes[node].run;
         if self.nodes[node].guest.is_none() {
             if let Some(out) = self.out.take() {
-                // Only what restart() means to.
-                if self.nodes.iter().any(|node| node.guest.is_some()) {
+                let whole = |node: &Node| {
+                    let role = node.core.role();
+                    node.up && matches!(role, Role::Backup | Role::Alone | Role::Primary)
+                };
+                let others = self.nodes.iter().enumerate();
+                if others.filter(|(other, _)| *other != node).any(|(_, node)| whole(node)) {
                     return Rule::AckedLost.broken(format!(
                         "host {node} powers a guest on that has made output {out}"
                     ));

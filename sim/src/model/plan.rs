@@ -74,7 +74,7 @@ const KINDS: [(Kind, u64); 14] = [
     (Kind::ArbiterAway, 4),
     (Kind::ArbiterSlow, 2),
     (Kind::ArbiterStale, 2),
-    (Kind::Stop, 1),
+    (Kind::Stop, 2),
     (Kind::ClockStep, 3),
     (Kind::SlowDisk, 3),
     (Kind::DiskErrors, 2),
@@ -126,14 +126,15 @@ impl Plan {
         let long = mode != Mode::Single && random.one_in(8);
         let faults_end = if long { 20_000 * MS } else { 4_000 * MS };
         let gap = random.pick(&[300, 1000, 2000]) * MS;
+        let kinds = kinds(mode, &mut random);
         let mut faults = Vec::new();
         if mode == Mode::Single {
             let at = random.between(1000 * MS, 3500 * MS);
-            faults.push(fault(at, mode, hosts, &mut random));
+            faults.push(fault(at, &kinds, hosts, &mut random));
         } else {
             let mut at = random.between(MS, gap);
             while at < faults_end {
-                faults.push(fault(at, mode, hosts, &mut random));
+                faults.push(fault(at, &kinds, hosts, &mut random));
                 at += random.between(MS, gap);
             }
         }
@@ -158,12 +159,23 @@ impl Plan {
     }
 }
 
-fn fault(at: u64, mode: Mode, hosts: usize, random: &mut Random) -> Fault {
+/// The kinds that a world has, and how often. Half of all storms have but a few of them, which so meet
+/// each other more often.
+fn kinds(mode: Mode, random: &mut Random) -> Vec<(Kind, u64)> {
+    let few = mode != Mode::Single && random.one_in(2);
+    let fits = |kind: Kind| mode != Mode::NoDeaths || !kind.kills();
+    let all: Vec<_> = KINDS.into_iter().filter(|(kind, _)| fits(*kind)).collect();
+    let mut some = all.clone();
+    some.retain(|_| !few || random.one_in(3));
+    if some.is_empty() { all } else { some }
+}
+
+fn fault(at: u64, kinds: &[(Kind, u64)], hosts: usize, random: &mut Random) -> Fault {
     let host = random.below(hosts as u64) as usize;
     let other = (host + 1 + random.below(hosts as u64 - 1) as usize) % hosts;
     Fault {
         at,
-        kind: draw(mode, random),
+        kind: draw(kinds, random),
         host,
         other,
         lasts: random.between(10 * MS, 900 * MS),
@@ -171,11 +183,9 @@ fn fault(at: u64, mode: Mode, hosts: usize, random: &mut Random) -> Fault {
     }
 }
 
-fn draw(mode: Mode, random: &mut Random) -> Kind {
-    let fits = |kind: Kind| mode != Mode::NoDeaths || !kind.kills();
-    let kinds = || KINDS.iter().filter(|(kind, _)| fits(*kind));
-    let mut at = random.below(kinds().map(|(_, weight)| weight).sum());
-    for &(kind, weight) in kinds() {
+fn draw(kinds: &[(Kind, u64)], random: &mut Random) -> Kind {
+    let mut at = random.below(kinds.iter().map(|(_, weight)| weight).sum());
+    for &(kind, weight) in kinds {
         if at < weight {
             return kind;
         }

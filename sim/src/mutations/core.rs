@@ -1,0 +1,180 @@
+//! Checks inside the core, and how each is removed from its source.
+
+/// One check's removal.
+pub(super) struct Removal {
+    pub(super) name: &'static str,
+    /// What the core does without it.
+    pub(super) what: &'static str,
+    pub(super) edits: &'static [Edit],
+}
+
+/// A text that occurs once in a file of `replay/src/protocol`, and what takes its place.
+pub(super) struct Edit {
+    pub(super) file: &'static str,
+    pub(super) from: &'static str,
+    pub(super) to: &'static str,
+}
+
+const fn edit(file: &'static str, from: &'static str, to: &'static str) -> Edit {
+    Edit { file, from, to }
+}
+
+pub(super) const REMOVALS: [Removal; 15] = [
+    Removal {
+        name: "core: output rule",
+        what: "outputs go out when their epoch is closed, acknowledged or not",
+        edits: &[edit(
+            "primary.rs",
+            "        self.closed = expected;\n",
+            "        self.closed = expected;\n        \
+             out.push(Action::ReleaseOutputs { through: expected });\n",
+        )],
+    },
+    Removal {
+        name: "core: commit level",
+        what: "what is received counts as executed",
+        edits: &[edit(
+            "primary.rs",
+            "Commit::Executed => ack.executed",
+            "Commit::Executed => ack.received",
+        )],
+    },
+    Removal {
+        name: "core: hold from the clone on",
+        what: "outputs are not held when a joiner may become a backup",
+        edits: &[edit(
+            "primary.rs",
+            "        out.push(Action::HoldOutputs { from: first });\n",
+            "",
+        )],
+    },
+    Removal {
+        name: "core: lease",
+        what: "an acknowledgement counts however old it is",
+        edits: &[edit(
+            "primary.rs",
+            "through > self.released && shared.now < link.lease_until(shared.detect_ns())",
+            "through > self.released",
+        )],
+    },
+    Removal {
+        name: "core: waiting the lease out",
+        what: "a backup asks the arbiter as soon as its connection breaks",
+        edits: &[edit(
+            "backup.rs",
+            "LinkLoss::Broken(_) => link.heard_at + shared.detect_ns()",
+            "LinkLoss::Broken(_) => shared.now",
+        )],
+    },
+    Removal {
+        name: "core: test-and-set of the backup",
+        what: "a backup goes live without asking the arbiter",
+        edits: &[
+            edit(
+                "backup.rs",
+                "if !self.won || self.executed < self.received {",
+                "if self.link.is_some() || self.executed < self.received {",
+            ),
+            edit(
+                "backup.rs",
+                "            ask.poll(shared, out);\n        }\n        State::Backup(self)",
+                "            ask.poll(shared, out);\n        }\n        self.try_live(shared, out)",
+            ),
+        ],
+    },
+    Removal {
+        name: "core: test-and-set of the primary",
+        what: "a primary that has lost its backup goes on without asking the arbiter",
+        edits: &[edit(
+            "primary.rs",
+            "            ask.poll(shared, out);\n        }\n        State::Primary(self)",
+            "            ask.poll(shared, out);\n            \
+             let generation = shared.generation + 1;\n            \
+             return self.alone(generation, shared, out);\n        }\n        State::Primary(self)",
+        )],
+    },
+    Removal {
+        name: "core: waiting for the arbiter",
+        what: "an arbiter that can't be reached is taken for a yes",
+        edits: &[edit(
+            "ask.rs",
+            "                Verdict::Pending\n            }\n        }\n",
+            "                Verdict::Won\n            }\n        }\n",
+        )],
+    },
+    Removal {
+        name: "core: halt of the loser",
+        what: "a primary that has lost at the arbiter goes on",
+        edits: &[edit(
+            "primary.rs",
+            "                        return State::halt(HaltReason::Lost { generation, by }, out);",
+            "                        let _ = by;\n                        \
+             return self.alone(generation, shared, out);",
+        )],
+    },
+    Removal {
+        name: "core: halt of a second start",
+        what: "a primary that is started beside a live copy goes on though it lost at the arbiter",
+        edits: &[edit(
+            "primary.rs",
+            "                State::halt(HaltReason::Lost { generation, by }, out)",
+            "                let _ = by;\n                go_alone(generation, 0, shared, out)",
+        )],
+    },
+    Removal {
+        name: "core: halt of the superseded",
+        what: "a live copy that sees a later generation at the arbiter goes on",
+        edits: &[edit(
+            "core.rs",
+            "    let by = \"another host\".to_owned();\n    \
+             State::halt(HaltReason::Lost { generation, by }, out)",
+            "    let _ = out;\n    state",
+        )],
+    },
+    Removal {
+        name: "core: the loser's copy is dropped",
+        what: "a backup that has lost at the arbiter keeps its copy",
+        edits: &[edit(
+            "backup.rs",
+            "                        out.push(Action::DropGuest);\n                        \
+             return Joining::again(shared);",
+            "",
+        )],
+    },
+    Removal {
+        name: "core: all received is executed first",
+        what: "a backup goes live before it has executed all that it acknowledged",
+        edits: &[edit(
+            "backup.rs",
+            "if !self.won || self.executed < self.received {",
+            "if !self.won {",
+        )],
+    },
+    Removal {
+        name: "core: order of epochs",
+        what: "a backup takes epochs in any order",
+        edits: &[edit("backup.rs", "if found != expected {", "if found == 0 {")],
+    },
+    Removal {
+        name: "core: given up is given up",
+        what: "what a connection says that was given up counts",
+        edits: &[edit("core.rs", "                    None => return,", "                    None => {}")],
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else `scripts/sim` would be the first to notice a change of the core.
+    #[test]
+    fn each_text_to_be_replaced_occurs_once() {
+        for removal in &REMOVALS {
+            for edit in removal.edits {
+                let core = concat!(env!("CARGO_MANIFEST_DIR"), "/../replay/src/protocol");
+                let source = std::fs::read_to_string(format!("{core}/{}", edit.file)).unwrap();
+                assert_eq!(source.matches(edit.from).count(), 1, "{}", removal.name);
+            }
+        }
+    }
+}
