@@ -56,7 +56,9 @@ fn main() -> Result<ExitCode> {
         return Ok(report::one(seed));
     }
     let seeds = options.first..options.first.saturating_add(options.seeds);
-    let threads = options.threads.or_else(|| Some(available_parallelism().ok()?.get()));
+    let threads = options
+        .threads
+        .or_else(|| Some(available_parallelism().ok()?.get()));
     let threads = threads.unwrap_or(1);
     if options.until_violation {
         println!("{}", report::found(run::first(seeds, None, threads)));

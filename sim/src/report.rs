@@ -27,19 +27,29 @@ pub(crate) fn print(worlds: Option<&Worlds>, mutations: Option<&[Mutation]>, as_
     let mut put = |name: &str, value: Value| out.insert(name.to_owned(), value);
     if let Some(Worlds { count, sum }) = worlds {
         put("seeds", json!(count));
-        put("sim_hours", json!((hours(&sum.stats) * 100.0).round() / 100.0));
+        put(
+            "sim_hours",
+            json!((hours(&sum.stats) * 100.0).round() / 100.0),
+        );
         put("violations", json!(sum.violations));
         let seeds: Vec<u64> = sum.found.iter().map(|(seed, _)| *seed).collect();
         put("violating_seeds", json!(seeds));
-        let faults = Kind::ALL.map(|kind| (kind.name().to_owned(), json!(sum.stats.injected(kind))));
+        let faults =
+            Kind::ALL.map(|kind| (kind.name().to_owned(), json!(sum.stats.injected(kind))));
         put("faults", Value::Object(faults.into_iter().collect()));
-        let counts = sum.stats.counts().map(|(name, count)| (name.to_owned(), json!(count)));
+        let counts = sum
+            .stats
+            .counts()
+            .map(|(name, count)| (name.to_owned(), json!(count)));
         put("counts", Value::Object(counts.into_iter().collect()));
     }
     if let Some(mutations) = mutations {
         let caught = |one: &&Mutation| one.caught.is_some();
         put("mutations", json!(mutations.len()));
-        put("mutations_caught", json!(mutations.iter().filter(caught).count()));
+        put(
+            "mutations_caught",
+            json!(mutations.iter().filter(caught).count()),
+        );
         let missed: Vec<&str> = mutations
             .iter()
             .filter(|one| !caught(one))
@@ -124,7 +134,11 @@ fn tell_plan(plan: &Plan) {
         *delay_max as f64 / MS as f64,
         faults.len(),
         faults_end / MS,
-        if chances.is_empty() { "nothing".to_owned() } else { chances.join(", ") },
+        if chances.is_empty() {
+            "nothing".to_owned()
+        } else {
+            chances.join(", ")
+        },
     );
 }
 

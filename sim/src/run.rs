@@ -87,7 +87,9 @@ pub(crate) fn first(
     let worker = || {
         loop {
             let from = next.fetch_add(CHUNK, Ordering::Relaxed);
-            let Ok(end) = best.lock().map(|best| best.as_ref().map_or(seeds.end, |best| best.0))
+            let Ok(end) = best
+                .lock()
+                .map(|best| best.as_ref().map_or(seeds.end, |best| best.0))
             else {
                 return;
             };
@@ -130,7 +132,11 @@ fn show(seeds: &Range<u64>, next: &AtomicU64, sum: &Mutex<Sum>, is_done: impl Fn
         let per_second = done as f64 / begin.elapsed().as_secs_f64();
         let left = (all - done) as f64 / per_second;
         let hours = hours(&sum.stats);
-        let (start, end) = if terminal { ("\r\x1b[K", "") } else { ("", "\n") };
+        let (start, end) = if terminal {
+            ("\r\x1b[K", "")
+        } else {
+            ("", "\n")
+        };
         eprint!(
             "{start}{done} of {all} seeds, {hours:.1} simulated hours, {} violations, \
              {per_second:.0} worlds/s, {left:.0} s left{end}",

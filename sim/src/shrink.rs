@@ -74,8 +74,13 @@ impl Shrinker {
     fn end_sooner(&mut self) {
         let (plan, violation) = self.best.clone();
         let mut shorter = plan.clone();
-        shorter.faults.retain(|fault| fault.at / MS <= violation.at_ms);
-        let last = shorter.faults.last().map_or(0, |fault| fault.at + fault.lasts);
+        shorter
+            .faults
+            .retain(|fault| fault.at / MS <= violation.at_ms);
+        let last = shorter
+            .faults
+            .last()
+            .map_or(0, |fault| fault.at + fault.lasts);
         shorter.faults_end = plan.faults_end.min(last + 1000 * MS);
         if shorter.faults_end < plan.faults_end || shorter.faults.len() < plan.faults.len() {
             self.offer(shorter);

@@ -1,11 +1,19 @@
-//! The arbiter: a generation and who won it, behind a slow and unreliable path.
+//! The arbiter: a generation and who won it, and the winner's signs of life, behind a slow and unreliable
+//! path. The daemon's part in it (`ftd/src/arbiter/vacancy.rs`) is here, too: who gives no sign lets
+//! nothing out before another host may start the guest.
 
-use replay::protocol::{ArbiterAnswer, Generation};
+use replay::protocol::{ArbiterAnswer, Generation, Role};
 
 use super::kind::Kind;
+use super::node::Node;
 use super::plan::MS;
 use super::sabotage::Sabotage;
 use super::world::{Step, World};
+
+/// Without a sign for so long, a host without a backup lets nothing out.
+pub(super) const LEASE: u64 = 4_000 * MS;
+/// Without a sign for so long, another host may start the guest.
+const SILENCE: u64 = 6_600 * MS;
 
 /// What it holds, and what is wrong with it.
 #[derive(Debug, Default)]
@@ -15,6 +23,8 @@ pub(super) struct Arbiter {
     pub(super) by: u64,
     /// What it held before.
     before: (Generation, u64),
+    /// When who won it showed a sign of life.
+    signed_at: u64,
     pub(super) away_until: u64,
     pub(super) slow_until: u64,
     pub(super) stale_until: u64,
@@ -28,6 +38,14 @@ impl World {
         self.random.between(MS / 10, most)
     }
 
+    fn is_arbiter_away(&self, node: usize) -> bool {
+        self.now
+            < self
+                .arbiter
+                .away_until
+                .max(self.nodes[node].storage_cut_until)
+    }
+
     /// A daemon's question sets out.
     pub(super) fn send_question(&mut self, node: usize, asked: Generation) {
         let run = self.nodes[node].run;
@@ -38,7 +56,7 @@ impl World {
 
     /// A question arrives.
     pub(super) fn ask(&mut self, node: usize, run: u64, asked: Generation) {
-        let away = self.now < self.arbiter.away_until;
+        let away = self.is_arbiter_away(node);
         let at = self.now + self.arbiter_delay(50 * MS);
         let answer = if away {
             let why = "it is away".to_owned();
@@ -75,6 +93,7 @@ impl World {
                 self.arbiter.before = (self.arbiter.held, self.arbiter.by);
                 (self.arbiter.held, self.arbiter.by) = (asked, run);
             }
+            self.arbiter.signed_at = self.now;
             self.say(|| format!("arbiter: generation {asked} is host{node}'s"));
             return ArbiterAnswer::Won;
         }
@@ -85,20 +104,52 @@ impl World {
         }
     }
 
-    /// A host looks for a later generation than its own, and hears of it in time or not.
+    /// A host looks for a later generation than its own, and hears of it in time or not. If there is
+    /// none, and the guest is live here, it gives a sign of life.
     pub(super) fn look(&mut self, node: usize, run: u64) {
         if !self.is(node, run) {
             return;
         }
         self.after(100 * MS, 500 * MS, Step::Look(node, run));
+        let host = &self.nodes[node];
+        if self.is_arbiter_away(node) || host.paused.is_some() {
+            return;
+        }
         let seen = match self.now < self.arbiter.stale_until {
             true => self.arbiter.before.0,
             false => self.arbiter.held,
         };
-        let away = self.now < self.arbiter.away_until;
-        if !away && seen > self.nodes[node].core.generation() {
+        let (own, live) = (host.core.generation(), host.guest.as_ref());
+        if seen > own {
             let at = self.now + self.arbiter_delay(50 * MS);
             self.at(at, Step::Superseded(node, run, seen));
+        } else if live.is_some_and(|guest| guest.live) && self.arbiter.held <= own {
+            // What a sign rests on is never stale.
+            self.nodes[node].signed_at = self.now;
+            if self.arbiter.by == run {
+                self.arbiter.signed_at = self.now;
+            }
         }
+    }
+
+    /// Whether a host without a backup has given no sign for so long that it may let nothing out.
+    pub(super) fn is_suspended(&self, node: usize) -> bool {
+        let host = &self.nodes[node];
+        let silent = self.now - host.signed_at > LEASE;
+        let alone = host.core.role() == Role::Alone;
+        silent && alone && self.sabotage != Some(Sabotage::SilentNotSuspended)
+    }
+
+    /// Whether nobody has the guest, or may come to have it: what a daemon waits for before it bids for
+    /// the start of a guest. A live copy that is silent for too long counts as none.
+    pub(super) fn is_vacant(&self) -> bool {
+        let silent = self.now > self.arbiter.signed_at + SILENCE;
+        let idle = |node: &Node| {
+            let status = node.core.status();
+            let hopes = node.up && (status.role == Role::Starting || status.peer.is_some());
+            let copy = node.guest.is_some() && !(silent && status.role == Role::Alone);
+            !copy && !hopes && node.writes_until < self.now
+        };
+        self.arbiter.held > 0 && self.nodes.iter().all(idle)
     }
 }

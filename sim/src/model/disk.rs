@@ -144,7 +144,12 @@ impl World {
 
     /// Whether all is well with the requests of a live copy: those that its guest waits for, and those
     /// that it is told of now.
-    pub(super) fn check_requests(&self, node: usize, guest: &Guest, told: &[(usize, bool)]) -> Checked {
+    pub(super) fn check_requests(
+        &self,
+        node: usize,
+        guest: &Guest,
+        told: &[(usize, bool)],
+    ) -> Checked {
         for &(request, well) in told {
             let block = self.contents[request].writes.unwrap_or_default();
             if well && self.disk.blocks[block].is_none_or(|there| there < request) {

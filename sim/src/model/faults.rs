@@ -51,15 +51,22 @@ impl World {
         }
         self.say(|| match kind {
             Kind::Partition => {
-                format!("FAULT {name}: host{host} and host{other}, {} ms", lasts / MS)
+                format!(
+                    "FAULT {name}: host{host} and host{other}, {} ms",
+                    lasts / MS
+                )
             }
-            Kind::OneWayCut => format!("FAULT {name}: host{host} to host{other}, {} ms", lasts / MS),
+            Kind::OneWayCut => {
+                format!("FAULT {name}: host{host} to host{other}, {} ms", lasts / MS)
+            }
             Kind::PowerCut | Kind::ProcessDeath | Kind::Stop | Kind::BrokenLink => {
                 format!("FAULT {name}: host{host}")
             }
             Kind::ArbiterAway | Kind::ArbiterSlow | Kind::ArbiterStale | Kind::DiskErrors => {
                 format!("FAULT {name}: {} ms", lasts / MS)
             }
+            Kind::StorageCut => format!("FAULT {name}: host{host}, {} ms", 10 * lasts / MS),
+            Kind::ClockStep => format!("FAULT {name}: host{host}"),
             _ => format!("FAULT {name}: host{host}, {} ms", lasts / MS),
         });
         let node = &mut self.nodes[host];
@@ -76,6 +83,10 @@ impl World {
             Kind::ArbiterAway => self.arbiter.away_until = until,
             Kind::ArbiterSlow => self.arbiter.slow_until = until,
             Kind::ArbiterStale => self.arbiter.stale_until = until,
+            Kind::StorageCut => {
+                let end = self.plan.faults_end + 500 * MS;
+                node.storage_cut_until = end.min(self.now + 10 * lasts);
+            }
             Kind::Stop => {
                 node.leaving = true;
                 let by = self.now + RETIRE;
@@ -121,11 +132,7 @@ impl World {
     }
 
     /// No further than the margin of the lease allows for, and not soon again.
-    fn step_clock(
-        &mut self,
-        host: usize,
-        bits: u64,
-    ) -> Result<bool, super::violation::Violation> {
+    fn step_clock(&mut self, host: usize, bits: u64) -> Result<bool, super::violation::Violation> {
         let now = self.now;
         let clock = &mut self.nodes[host].clock;
         if clock.stepped_at.is_some_and(|at| now < at + 1000 * MS) {
@@ -161,7 +168,10 @@ impl World {
             return Ok(());
         }
         let host = &self.nodes[node];
-        let writes = host.guest.as_ref().is_some_and(|guest| !guest.flying.is_empty());
+        let writes = host
+            .guest
+            .as_ref()
+            .is_some_and(|guest| !guest.flying.is_empty());
         let waits = host.core.role() == Role::Primary && writes && self.now < by;
         if waits && self.sabotage != Some(Sabotage::DisksNotRetired) {
             self.at(self.now + MS, Step::Leave(node, run, by));
@@ -186,16 +196,5 @@ impl World {
         };
         self.say(|| format!("host{node} starts: {start:?}"));
         self.start(node, start);
-    }
-
-    /// Whether nobody has the guest, or may come to have it: what a daemon waits for, by signs on the
-    /// shared storage, before it bids for the start of a guest.
-    fn is_vacant(&self) -> bool {
-        let idle = |node: &Node| {
-            let status = node.core.status();
-            let hopes = node.up && (status.role == Role::Starting || status.peer.is_some());
-            node.guest.is_none() && !hopes && node.writes_until < self.now
-        };
-        self.arbiter.held > 0 && self.nodes.iter().all(idle)
     }
 }

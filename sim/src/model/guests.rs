@@ -5,7 +5,7 @@ use replay::protocol::{Commit, Event, Generation, Message, PeerId, Role};
 
 use super::disk::BLOCKS;
 use super::kind::Kind;
-use super::node::{self, Guest, Node};
+use super::node::{self, Guest};
 use super::plan::{FLOW, MS};
 use super::sabotage::Sabotage;
 use super::violation::{Checked, Rule, Violation};
@@ -219,12 +219,13 @@ impl World {
         let run = self.nodes[node].run;
         if self.nodes[node].guest.is_none() {
             if let Some(out) = self.out.take() {
-                let whole = |node: &Node| {
-                    let role = node.core.role();
-                    node.up && matches!(role, Role::Backup | Role::Alone | Role::Primary)
+                let whole = |other: &usize| match self.nodes[*other].core.role() {
+                    Role::Backup | Role::Primary => true,
+                    Role::Alone => !self.is_suspended(*other),
+                    _ => false,
                 };
-                let others = self.nodes.iter().enumerate();
-                if others.filter(|(other, _)| *other != node).any(|(_, node)| whole(node)) {
+                let mut others = (0..self.nodes.len()).filter(|other| *other != node);
+                if others.any(|other| self.nodes[other].up && whole(&other)) {
                     return Rule::AckedLost.broken(format!(
                         "host {node} powers a guest on that has made output {out}"
                     ));
@@ -297,11 +298,13 @@ impl World {
         }
         self.say(|| format!("host{node} is live with generation {generation}"));
         self.live = Some((generation, node, run));
+        // Winning it was as good as a sign.
+        self.nodes[node].signed_at = self.now;
         Ok(())
     }
 
     pub(super) fn release(&mut self, node: usize, through: Epoch) -> Checked {
-        while !self.nodes[node].leaving {
+        while !self.nodes[node].leaving && !self.is_suspended(node) {
             let guest = self.live_guest(node)?;
             let hold_from = guest.hold_from;
             let next = guest.held.pop_front_if(|(epoch, _)| *epoch <= through);

@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     ArbiterSlow,
     /// Who only looks at the arbiter sees what it held before.
     ArbiterStale,
+    /// One host can't reach the arbiter, for up to nine seconds.
+    StorageCut,
     /// An operator stops a host.
     Stop,
     /// A host's monotonic clock is off by up to 20 ms from one moment to the next.
@@ -55,7 +57,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 23] = [
+    pub(crate) const ALL: [Kind; 24] = [
         Kind::PowerCut,
         Kind::ProcessDeath,
         Kind::Pause,
@@ -65,6 +67,7 @@ impl Kind {
         Kind::ArbiterAway,
         Kind::ArbiterSlow,
         Kind::ArbiterStale,
+        Kind::StorageCut,
         Kind::Stop,
         Kind::ClockStep,
         Kind::SlowDisk,
@@ -93,6 +96,7 @@ impl Kind {
             Kind::ArbiterAway => "arbiter_away",
             Kind::ArbiterSlow => "arbiter_slow",
             Kind::ArbiterStale => "arbiter_stale",
+            Kind::StorageCut => "storage_cut",
             Kind::Stop => "operator_stop",
             Kind::ClockStep => "clock_step",
             Kind::SlowDisk => "slow_disk",

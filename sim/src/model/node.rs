@@ -26,6 +26,10 @@ pub(super) struct Node {
     /// Until when its writes take long.
     pub(super) slow_disk_until: u64,
     pub(super) slow_replay_until: u64,
+    /// Until when it can't reach the arbiter.
+    pub(super) storage_cut_until: u64,
+    /// When its last sign of life was written beside the arbiter's generation.
+    pub(super) signed_at: u64,
     /// When the last write that it gave to the disk lands.
     pub(super) writes_until: u64,
 }
@@ -49,6 +53,8 @@ impl Node {
             wake_at: u64::MAX,
             slow_disk_until: 0,
             slow_replay_until: 0,
+            storage_cut_until: 0,
+            signed_at: 0,
             writes_until: 0,
         }
     }

@@ -64,7 +64,7 @@ pub(crate) struct Plan {
     pub(crate) salt: u64,
 }
 
-const KINDS: [(Kind, u64); 14] = [
+const KINDS: [(Kind, u64); 15] = [
     (Kind::PowerCut, 4),
     (Kind::ProcessDeath, 4),
     (Kind::Pause, 4),
@@ -74,6 +74,7 @@ const KINDS: [(Kind, u64); 14] = [
     (Kind::ArbiterAway, 4),
     (Kind::ArbiterSlow, 2),
     (Kind::ArbiterStale, 2),
+    (Kind::StorageCut, 3),
     (Kind::Stop, 2),
     (Kind::ClockStep, 3),
     (Kind::SlowDisk, 3),

@@ -17,10 +17,11 @@ pub(crate) enum Sabotage {
     ToldBeforeLanded,
     DisksNotRetired,
     ClockNotRebased,
+    SilentNotSuspended,
 }
 
 impl Sabotage {
-    pub(crate) const ALL: [(Sabotage, &str); 11] = [
+    pub(crate) const ALL: [(Sabotage, &str); 12] = [
         (
             Sabotage::OutputsNotHeld,
             "the daemon lets outputs out without waiting for the core's word",
@@ -64,6 +65,10 @@ impl Sabotage {
         (
             Sabotage::ClockNotRebased,
             "virtual time at go-live does not go on where the log left it",
+        ),
+        (
+            Sabotage::SilentNotSuspended,
+            "a host that is cut off from the arbiter goes on while another may start the guest",
         ),
     ];
 }

@@ -17,9 +17,8 @@ impl Trace {
     /// The lines for people: what matters, and towards the end everything.
     pub(crate) fn lines(&self) -> Vec<String> {
         let end = self.lines.last().map_or(0.0, |(at, ..)| *at);
-        let shown = |(at, detail, _): &&(f64, bool, String)| {
-            !detail || *at >= end - DETAIL_MS as f64
-        };
+        let shown =
+            |(at, detail, _): &&(f64, bool, String)| !detail || *at >= end - DETAIL_MS as f64;
         let lines = self.lines.iter().filter(shown);
         lines
             .map(|(at, _, text)| format!("{at:>11.3} ms  {text}"))

@@ -28,7 +28,9 @@ impl Workshop {
     pub(super) fn open() -> Result<Self> {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let root = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-        let root = root.unwrap_or_else(|| source.join("target")).join("sim-mutations");
+        let root = root
+            .unwrap_or_else(|| source.join("target"))
+            .join("sim-mutations");
         let workshop = Workshop {
             source,
             copy: root.join("source"),
@@ -124,7 +126,8 @@ impl Workshop {
 
     fn copy_tree(&self, path: &Path) -> Result<()> {
         let from = self.source.join(path);
-        let entries = fs::read_dir(&from).with_context(|| format!("can't read {}", from.display()))?;
+        let entries =
+            fs::read_dir(&from).with_context(|| format!("can't read {}", from.display()))?;
         for entry in entries {
             let entry = entry?;
             let path = path.join(entry.file_name());

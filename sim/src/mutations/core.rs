@@ -19,7 +19,7 @@ const fn edit(file: &'static str, from: &'static str, to: &'static str) -> Edit 
     Edit { file, from, to }
 }
 
-pub(super) const REMOVALS: [Removal; 15] = [
+pub(super) const REMOVALS: [Removal; 14] = [
     Removal {
         name: "core: output rule",
         what: "outputs go out when their epoch is closed, acknowledged or not",
@@ -153,12 +153,11 @@ pub(super) const REMOVALS: [Removal; 15] = [
     Removal {
         name: "core: order of epochs",
         what: "a backup takes epochs in any order",
-        edits: &[edit("backup.rs", "if found != expected {", "if found == 0 {")],
-    },
-    Removal {
-        name: "core: given up is given up",
-        what: "what a connection says that was given up counts",
-        edits: &[edit("core.rs", "                    None => return,", "                    None => {}")],
+        edits: &[edit(
+            "backup.rs",
+            "if found != expected {",
+            "if found == 0 {",
+        )],
     },
 ];
 
