@@ -6,11 +6,13 @@
 
 mod arbiter;
 mod disk;
+mod ending;
 mod faults;
 mod guests;
 mod hosts;
 pub(crate) mod kind;
 mod links;
+mod live;
 mod net;
 mod node;
 pub(crate) mod plan;

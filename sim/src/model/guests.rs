@@ -1,12 +1,12 @@
-//! Guests: what they execute, and what they let out.
+//! Guests: what they execute, and how they are cloned.
 
 use replay::entry::Epoch;
-use replay::protocol::{Commit, Event, Generation, Message, PeerId, Role};
+use replay::protocol::{Event, Message, PeerId};
 
 use super::disk::BLOCKS;
 use super::kind::Kind;
 use super::node::{self, Guest};
-use super::plan::{FLOW, MS};
+use super::plan::MS;
 use super::sabotage::Sabotage;
 use super::violation::{Checked, Rule, Violation};
 use super::world::{Step, World};
@@ -213,155 +213,5 @@ impl World {
         guest.snapshot_next = true;
         let first = guest.epoch + 1;
         self.feed(node, Event::CloneReady { peer, first })
-    }
-
-    pub(super) fn go_alone(&mut self, node: usize, generation: Generation) -> Checked {
-        let run = self.nodes[node].run;
-        if self.nodes[node].guest.is_none() {
-            if let Some(out) = self.out.take() {
-                let whole = |other: &usize| match self.nodes[*other].core.role() {
-                    Role::Backup | Role::Primary => true,
-                    Role::Alone => !self.is_suspended(*other),
-                    _ => false,
-                };
-                let mut others = (0..self.nodes.len()).filter(|other| *other != node);
-                if others.any(|other| self.nodes[other].up && whole(&other)) {
-                    return Rule::AckedLost.broken(format!(
-                        "host {node} powers a guest on that has made output {out}"
-                    ));
-                }
-                self.stats.cold_starts += 1;
-            }
-            self.copy(node);
-            let guest = self.nodes[node].guest.as_mut();
-            let serial = guest.map_or(0, |guest| {
-                guest.live = true;
-                guest.serial
-            });
-            self.after(5 * MS, 80 * MS, Step::CloseEpoch { node, serial });
-        } else {
-            self.stats.alone_again += 1;
-            if self.live.is_some_and(|(g, ..)| g == generation) {
-                self.stats.left_in_order += 1;
-            }
-        }
-        self.claim(node, run, generation)?;
-        let guest = self.live_guest(node)?;
-        guest.hold_from = None;
-        let through = guest.epoch;
-        self.release(node, through)
-    }
-
-    pub(super) fn go_live(&mut self, node: usize, generation: Generation) -> Checked {
-        self.stats.takeovers += 1;
-        let run = self.nodes[node].run;
-        let host_ns = self.nodes[node].clock.show(self.now);
-        let Some(guest) = &mut self.nodes[node].guest else {
-            return Rule::DaemonCantObey.broken(format!("host {node} goes live without a guest"));
-        };
-        if guest.live || !guest.ahead.is_empty() || guest.tip != guest.delivered {
-            return Rule::HalfExecuted.broken(format!("host {node} goes live too early"));
-        }
-        guest.live = true;
-        let (serial, tip) = (guest.serial, guest.tip);
-        let tip = tip.map(|tip| (tip, &self.contents[tip]));
-        if let Some((_, content)) = tip
-            && self.sabotage != Some(Sabotage::ClockNotRebased)
-        {
-            guest.clock.rebase(host_ns, content.virtual_now);
-        }
-        let tip = tip.map(|(tip, content)| (tip, content.waiting.clone()));
-        self.claim(node, run, generation)?;
-        self.after(5 * MS, 80 * MS, Step::CloseEpoch { node, serial });
-        let Some((tip, waiting)) = tip else {
-            return Ok(());
-        };
-        // What it has executed may be out already, or may never have been: it is made good.
-        self.let_out(node, tip)?;
-        for request in waiting {
-            if self.sabotage != Some(Sabotage::NotReissued) {
-                self.stats.reissued += 1;
-                self.submit(node, request)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn claim(&mut self, node: usize, run: u64, generation: Generation) -> Checked {
-        if let Some((newest, other, other_run)) = self.live {
-            let same = (other, other_run) == (node, run);
-            if generation < newest || (generation == newest && !same) {
-                return Rule::TwoLive.broken(format!(
-                    "host {node} goes live with generation {generation}, host {other} did with {newest}"
-                ));
-            }
-        }
-        self.say(|| format!("host{node} is live with generation {generation}"));
-        self.live = Some((generation, node, run));
-        // Winning it was as good as a sign.
-        self.nodes[node].signed_at = self.now;
-        Ok(())
-    }
-
-    pub(super) fn release(&mut self, node: usize, through: Epoch) -> Checked {
-        while !self.nodes[node].leaving && !self.is_suspended(node) {
-            let guest = self.live_guest(node)?;
-            let hold_from = guest.hold_from;
-            let next = guest.held.pop_front_if(|(epoch, _)| *epoch <= through);
-            let Some((epoch, content)) = next else {
-                return Ok(());
-            };
-            let Content {
-                delivered,
-                executed,
-                ..
-            } = self.contents[content];
-            let safe = match self.plan.commit {
-                Commit::Received => delivered,
-                Commit::Executed | Commit::Verified => executed,
-            };
-            if hold_from.is_some_and(|from| from <= epoch) && !safe {
-                return Rule::OutputBeforeAck.broken(format!(
-                    "output of epoch {epoch} went out before its log was safe"
-                ));
-            }
-            self.let_out(node, content)?;
-            if self.contents[content].writes.is_some() {
-                self.submit(node, content)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// An output goes out: nobody else may be live, and nothing that is out may be undone by it.
-    pub(super) fn let_out(&mut self, node: usize, content: usize) -> Checked {
-        let run = self.nodes[node].run;
-        match self.live {
-            Some((_, live, live_run)) if (live, live_run) == (node, run) => {}
-            live => {
-                return Rule::TwoLive
-                    .broken(format!("host {node} lets output out, but live is {live:?}"));
-            }
-        }
-        if let Some(out) = self.out {
-            let oldest = self.contents[out].epoch;
-            let mut at = content;
-            while self.contents[at].epoch > oldest {
-                let Some(parent) = self.contents[at].parent else {
-                    return Rule::AckedLost.broken("output of an orphan".to_owned());
-                };
-                at = parent;
-            }
-            if at != out {
-                return Rule::AckedLost.broken(format!(
-                    "host {node} is live without the output of epoch {oldest}, which is out"
-                ));
-            }
-        }
-        self.mention(|| format!("host{node} lets output {content} out"));
-        self.out = Some(content);
-        self.stats.released += 1;
-        self.flowed |= self.now + FLOW >= self.plan.end();
-        Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use replay::protocol::{ArbiterAnswer, Core, Event, Generation, PeerId, Role, Start, Status};
+use replay::protocol::{ArbiterAnswer, Core, Event, Generation, PeerId, Start};
 
 use super::arbiter::Arbiter;
 use super::disk::{Disk, Write};
@@ -10,7 +10,7 @@ use super::guests::Content;
 use super::kind::Kind;
 use super::net::{Item, Net};
 use super::node::{self, Node};
-use super::plan::{MS, Mode, Plan};
+use super::plan::{MS, Plan};
 use super::random::Random;
 use super::sabotage::Sabotage;
 use super::stats::Stats;
@@ -170,36 +170,6 @@ impl World {
         let violation = Violation { at_ms, ..broken };
         self.say(|| format!("VIOLATION: {violation}"));
         violation
-    }
-
-    /// Redundancy is back, if there is a guest left.
-    fn check_end(&mut self) -> Checked {
-        let up = self.nodes.iter().filter(|node| node.up);
-        let statuses: Vec<Status> = up.map(|node| node.core.status()).collect();
-        let live = |status: &&Status| matches!(status.role, Role::Primary | Role::Alone);
-        let count = statuses.iter().filter(live).count();
-        if count > 1 {
-            return Rule::TwoLive.broken(format!("{count} live copies at the end: {statuses:#?}"));
-        }
-        if count == 0 {
-            self.stats.ended_without_guest += 1;
-            return match self.plan.mode {
-                Mode::Storm => Ok(()),
-                _ => Rule::GuestLost.broken(format!("no live copy is left: {statuses:#?}")),
-            };
-        }
-        let count = |role| {
-            let is = |status: &&Status| status.role == role && status.protected;
-            statuses.iter().filter(is).count()
-        };
-        if count(Role::Primary) != 1 || count(Role::Backup) != 1 {
-            return Rule::NotRedundant.broken(format!("the guest is not protected: {statuses:#?}"));
-        }
-        if !self.flowed {
-            return Rule::NoFlow.broken(format!("outputs don't flow: {statuses:#?}"));
-        }
-        self.stats.ended_protected += 1;
-        Ok(())
     }
 
     /// For the trace.
