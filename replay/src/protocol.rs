@@ -27,6 +27,8 @@
 //! 3. The backup is lost (silence, or the connection ended). Outputs stay held, and the primary asks
 //!    the arbiter for the next generation; it wins, lets all outputs out, and goes on unprotected.
 //!    An arbiter that can't be reached is asked again and again; meanwhile nothing goes out.
+//!    So does a primary that has no backup, once it may have counted as gone
+//!    ([`Event::Lapsed`]): whoever starts the guest elsewhere meanwhile asks for that generation, too.
 //! 4. The backup leaves in order, which is its promise not to go live: no arbiter is needed.
 //! 5. The primary loses at the arbiter, or sees a later generation there: the backup is live, so this
 //!    side ends, and what it held is never let out. (Every role ends, too, when the operator stops it or the guest ends.)

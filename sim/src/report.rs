@@ -64,12 +64,8 @@ pub(crate) fn print(worlds: Option<&Worlds>, mutations: Option<&[Mutation]>, as_
     }
 }
 
-/// The seeds that broke a rule, the first ones thinned out.
+/// The first seeds that broke a rule, thinned out.
 pub(crate) fn violations(sum: &Sum) {
-    for (seed, violation) in &sum.found {
-        eprintln!("seed {seed}: {}", first_line(violation));
-        eprintln!("    scripts/sim --seed {seed}");
-    }
     for (seed, _) in sum.found.iter().take(SHOWN_MAX) {
         let plan = Plan::of(*seed);
         eprintln!();
@@ -151,9 +147,4 @@ pub(crate) fn found(found: Option<(u64, Violation)>) -> Value {
         }
         None => Value::Null,
     }
-}
-
-fn first_line(violation: &Violation) -> String {
-    let text = violation.to_string();
-    text.lines().next().unwrap_or_default().to_owned()
 }

@@ -69,6 +69,9 @@ fn run_some(seeds: Range<u64>) -> Sum {
         let outcome = check(&Plan::of(seed), None, false);
         sum.stats.add(&outcome.stats);
         if let Some(violation) = outcome.violation {
+            let text = violation.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            eprintln!("\nseed {seed}: {line}\n    scripts/sim --seed {seed}");
             sum.violations += 1;
             sum.found.push((seed, violation));
         }

@@ -226,6 +226,8 @@ impl Pair {
         self.tell(Event::Tick)?;
         while self.halt.is_none() {
             self.wait(&mut events)?;
+            // First: this process may have stood still for long.
+            self.check_lease()?;
             for event in &events {
                 match event.token() {
                     OUTBOX => {}
@@ -251,7 +253,6 @@ impl Pair {
                 self.tell(Event::Tick)?;
             }
             self.redial();
-            self.check_lease();
             self.outbox
                 .clog(self.links.backlog_bytes_max() > BACKLOG_BYTES_MAX);
         }

@@ -113,6 +113,7 @@ impl Backup {
             | Event::CloneFailed { .. }
             | Event::GuestEnded { .. }
             | Event::Superseded { .. }
+            | Event::Lapsed
             | Event::Stop
             | Event::Failed { .. } => {}
         }

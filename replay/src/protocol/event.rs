@@ -97,6 +97,10 @@ pub enum Event {
         /// The generation that it holds.
         generation: Generation,
     },
+    /// This live copy has no backup, and for so long no sign of life of it has got through to the
+    /// arbiter that another host may start the guest, at any time from now on: nothing more may go
+    /// out, not even if the arbiter is back, until the next generation is won.
+    Lapsed,
     /// The live guest ended by itself, and its last outputs (the power-off itself is one) are
     /// released.
     GuestEnded {

@@ -94,6 +94,7 @@ impl Alone {
                 }
                 return State::halt(HaltReason::GuestEnded(reason), out);
             }
+            Event::Lapsed => return self.lapsed(shared, out),
             Event::PeerConnected { peer, .. } => out.push(unwanted(peer)),
             Event::Tick
             | Event::PeerHeard { .. }
@@ -106,6 +107,22 @@ impl Alone {
             | Event::Failed { .. } => {}
         }
         State::Alone(self)
+    }
+
+    /// Another host may start the guest, or has done so: the next generation is for one of the two.
+    fn lapsed(self, shared: &Shared, out: &mut Vec<Action>) -> State {
+        if let Some(link) = &self.cloning {
+            let peer = link.peer;
+            let why = DisconnectReason::CloneFailed("the arbiter was away too long".to_owned());
+            lose(link, why.to_string(), shared, out);
+            out.push(Action::StopClone { peer });
+            out.push(Action::Disconnect { peer, why });
+        }
+        let from = self.closed + 1;
+        out.push(Action::HoldOutputs { from });
+        let mut primary = Primary::new(None, from);
+        primary.ask = Some(Ask::new(shared.generation + 1, shared.now));
+        State::Primary(primary)
     }
 
     fn on_message(&mut self, message: Message, shared: &Shared, out: &mut Vec<Action>) {
@@ -153,8 +170,13 @@ impl Primary {
     fn begin(link: Link, first: Epoch, out: &mut Vec<Action>) -> State {
         out.push(Action::HoldOutputs { from: first });
         out.push(send(&link, Message::CloneDone { first }));
-        State::Primary(Primary {
-            link: Some(link),
+        State::Primary(Primary::new(Some(link), first))
+    }
+
+    /// Outputs are held from the epoch `first` on.
+    fn new(link: Option<Link>, first: Epoch) -> Primary {
+        Primary {
+            link,
             ask: None,
             closed: first - 1,
             released: first - 1,
@@ -162,7 +184,7 @@ impl Primary {
             ahead: VecDeque::new(),
             ahead_bytes: 0,
             stopped: false,
-        })
+        }
     }
 
     pub(super) fn on(mut self, event: Event, shared: &mut Shared, out: &mut Vec<Action>) -> State {
@@ -199,6 +221,7 @@ impl Primary {
             | Event::Diverged { .. }
             | Event::CloneFailed { .. }
             | Event::Superseded { .. }
+            | Event::Lapsed
             | Event::Stop
             | Event::Failed { .. } => {}
         }

@@ -1,19 +1,21 @@
 //! The arbiter: a generation and who won it, and the winner's signs of life, behind a slow and unreliable
-//! path. The daemon's part in it (`ftd/src/arbiter/vacancy.rs`) is here, too: who gives no sign lets
-//! nothing out before another host may start the guest.
+//! path. The daemon's part in it (`ftd/src/arbiter/vacancy.rs`) is here, too: a copy without a backup that has
+//! given no sign for some time lets nothing out before another host may start the guest. The times are
+//! shorter than the daemon's, so that worlds meet it more often.
 
-use replay::protocol::{ArbiterAnswer, Generation, Role};
+use replay::protocol::{ArbiterAnswer, Event, Generation, Role};
 
 use super::kind::Kind;
 use super::node::Node;
 use super::plan::MS;
 use super::sabotage::Sabotage;
+use super::violation::Checked;
 use super::world::{Step, World};
 
 /// Without a sign for so long, a host without a backup lets nothing out.
-pub(super) const LEASE: u64 = 4_000 * MS;
+const LEASE: u64 = 1_000 * MS;
 /// Without a sign for so long, another host may start the guest.
-const SILENCE: u64 = 6_600 * MS;
+const SILENCE: u64 = 1_500 * MS;
 
 /// What it holds, and what is wrong with it.
 #[derive(Debug, Default)]
@@ -48,7 +50,11 @@ impl World {
 
     /// A daemon's question sets out.
     pub(super) fn send_question(&mut self, node: usize, asked: Generation) {
-        let run = self.nodes[node].run;
+        let host = &mut self.nodes[node];
+        let run = host.run;
+        if host.asked.0 != asked {
+            host.asked = (asked, self.now);
+        }
         let at = self.now + self.arbiter_delay(20 * MS);
         self.say(|| format!("host{node} asks the arbiter for generation {asked}"));
         self.at(at, Step::Ask { node, run, asked });
@@ -106,14 +112,15 @@ impl World {
 
     /// A host looks for a later generation than its own, and hears of it in time or not. If there is
     /// none, and the guest is live here, it gives a sign of life.
-    pub(super) fn look(&mut self, node: usize, run: u64) {
+    pub(super) fn look(&mut self, node: usize, run: u64) -> Checked {
         if !self.is(node, run) {
-            return;
+            return Ok(());
         }
-        self.after(100 * MS, 500 * MS, Step::Look(node, run));
+        self.after(50 * MS, 250 * MS, Step::Look(node, run));
+        self.check_lease(node)?;
         let host = &self.nodes[node];
-        if self.is_arbiter_away(node) || host.paused.is_some() {
-            return;
+        if !self.is(node, run) || self.is_arbiter_away(node) || host.paused.is_some() {
+            return Ok(());
         }
         let seen = match self.now < self.arbiter.stale_until {
             true => self.arbiter.before.0,
@@ -129,15 +136,32 @@ impl World {
             if self.arbiter.by == run {
                 self.arbiter.signed_at = self.now;
             }
+            if self.sabotage == Some(Sabotage::SignNotBid) {
+                self.nodes[node].lapsed = false;
+            }
         }
+        Ok(())
     }
 
-    /// Whether a host without a backup has given no sign for so long that it may let nothing out.
-    pub(super) fn is_suspended(&self, node: usize) -> bool {
-        let host = &self.nodes[node];
+    /// A host without a backup that has given no sign for so long lets nothing out, and bids.
+    pub(super) fn check_lease(&mut self, node: usize) -> Checked {
+        let host = &mut self.nodes[node];
         let silent = self.now - host.signed_at > LEASE;
-        let alone = host.core.role() == Role::Alone;
-        silent && alone && self.sabotage != Some(Sabotage::SilentNotSuspended)
+        let alone = host.up && host.core.role() == Role::Alone;
+        if !silent || !alone || host.lapsed || host.paused.is_some() {
+            return Ok(());
+        }
+        match self.sabotage {
+            Some(Sabotage::SilentNotSuspended) => return Ok(()),
+            Some(Sabotage::SignNotBid) => {
+                host.lapsed = true;
+                return Ok(());
+            }
+            _ => host.lapsed = true,
+        }
+        self.stats.lapsed += 1;
+        self.say(|| format!("host{node} has given no sign of life for too long"));
+        self.feed(node, Event::Lapsed)
     }
 
     /// Whether nobody has the guest, or may come to have it: what a daemon waits for before it bids for
@@ -147,7 +171,9 @@ impl World {
         let idle = |node: &Node| {
             let status = node.core.status();
             let hopes = node.up && (status.role == Role::Starting || status.peer.is_some());
-            let copy = node.guest.is_some() && !(silent && status.role == Role::Alone);
+            let alone = status.role == Role::Alone
+                || (status.role == Role::Primary && status.asking_arbiter);
+            let copy = node.guest.is_some() && !(silent && alone);
             !copy && !hopes && node.writes_until < self.now
         };
         self.arbiter.held > 0 && self.nodes.iter().all(idle)

@@ -65,7 +65,7 @@ impl World {
             Kind::ArbiterAway | Kind::ArbiterSlow | Kind::ArbiterStale | Kind::DiskErrors => {
                 format!("FAULT {name}: {} ms", lasts / MS)
             }
-            Kind::StorageCut => format!("FAULT {name}: host{host}, {} ms", 10 * lasts / MS),
+            Kind::StorageCut => format!("FAULT {name}: host{host}, {} ms", 4 * lasts / MS),
             Kind::ClockStep => format!("FAULT {name}: host{host}"),
             _ => format!("FAULT {name}: host{host}, {} ms", lasts / MS),
         });
@@ -85,7 +85,7 @@ impl World {
             Kind::ArbiterStale => self.arbiter.stale_until = until,
             Kind::StorageCut => {
                 let end = self.plan.faults_end + 500 * MS;
-                node.storage_cut_until = end.min(self.now + 10 * lasts);
+                node.storage_cut_until = end.min(self.now + 4 * lasts);
             }
             Kind::Stop => {
                 node.leaving = true;

@@ -24,6 +24,8 @@ impl World {
         host.up = true;
         host.paused = None;
         host.leaving = false;
+        host.asked = (0, 0);
+        host.lapsed = false;
         host.guest = None;
         host.dialling = false;
         host.wake_at = self.now;

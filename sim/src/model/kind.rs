@@ -22,7 +22,7 @@ pub(crate) enum Kind {
     ArbiterSlow,
     /// Who only looks at the arbiter sees what it held before.
     ArbiterStale,
-    /// One host can't reach the arbiter, for up to nine seconds.
+    /// One host can't reach the arbiter, for up to four seconds.
     StorageCut,
     /// An operator stops a host.
     Stop,

@@ -15,8 +15,10 @@ impl World {
         if self.nodes[node].guest.is_none() {
             if let Some(out) = self.out.take() {
                 let whole = |other: &usize| match self.nodes[*other].core.role() {
-                    Role::Backup | Role::Primary => true,
-                    Role::Alone => !self.is_suspended(*other),
+                    Role::Backup => true,
+                    // One that waits for the arbiter lets nothing out, and will lose.
+                    Role::Primary => !self.nodes[*other].core.status().asking_arbiter,
+                    Role::Alone => !self.nodes[*other].lapsed,
                     _ => false,
                 };
                 let mut others = (0..self.nodes.len()).filter(|other| *other != node);
@@ -93,13 +95,17 @@ impl World {
         }
         self.say(|| format!("host{node} is live with generation {generation}"));
         self.live = Some((generation, node, run));
-        // Winning it was as good as a sign.
-        self.nodes[node].signed_at = self.now;
+        let host = &mut self.nodes[node];
+        if host.asked.0 == generation {
+            // Winning it was as good as a sign; which of the bids has won is not known.
+            host.signed_at = host.signed_at.max(host.asked.1);
+        }
+        host.lapsed = false;
         Ok(())
     }
 
     pub(super) fn release(&mut self, node: usize, through: Epoch) -> Checked {
-        while !self.nodes[node].leaving && !self.is_suspended(node) {
+        while !self.nodes[node].leaving && !self.nodes[node].lapsed {
             let guest = self.live_guest(node)?;
             let hold_from = guest.hold_from;
             let next = guest.held.pop_front_if(|(epoch, _)| *epoch <= through);

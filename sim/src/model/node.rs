@@ -30,6 +30,10 @@ pub(super) struct Node {
     pub(super) storage_cut_until: u64,
     /// When its last sign of life was written beside the arbiter's generation.
     pub(super) signed_at: u64,
+    /// The generation that it bids for, and since when.
+    pub(super) asked: (u64, u64),
+    /// It was silent for too long: nothing goes out until it has won anew.
+    pub(super) lapsed: bool,
     /// When the last write that it gave to the disk lands.
     pub(super) writes_until: u64,
 }
@@ -55,6 +59,8 @@ impl Node {
             slow_replay_until: 0,
             storage_cut_until: 0,
             signed_at: 0,
+            asked: (0, 0),
+            lapsed: false,
             writes_until: 0,
         }
     }

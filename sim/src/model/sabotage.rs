@@ -18,10 +18,11 @@ pub(crate) enum Sabotage {
     DisksNotRetired,
     ClockNotRebased,
     SilentNotSuspended,
+    SignNotBid,
 }
 
 impl Sabotage {
-    pub(crate) const ALL: [(Sabotage, &str); 12] = [
+    pub(crate) const ALL: [(Sabotage, &str); 13] = [
         (
             Sabotage::OutputsNotHeld,
             "the daemon lets outputs out without waiting for the core's word",
@@ -69,6 +70,10 @@ impl Sabotage {
         (
             Sabotage::SilentNotSuspended,
             "a host that is cut off from the arbiter goes on while another may start the guest",
+        ),
+        (
+            Sabotage::SignNotBid,
+            "such a host goes on when it can give a sign again, without winning the next generation",
         ),
     ];
 }

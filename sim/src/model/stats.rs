@@ -23,6 +23,7 @@ pub(crate) struct Stats {
     pub(crate) left_in_order: u64,
     pub(crate) stopped_guests: u64,
     pub(crate) superseded: u64,
+    pub(crate) lapsed: u64,
     injected: [u64; Kind::ALL.len()],
 }
 
@@ -36,7 +37,7 @@ impl Stats {
     }
 
     /// Everything but the faults, by name.
-    pub(crate) fn counts(&self) -> [(&'static str, u64); 15] {
+    pub(crate) fn counts(&self) -> [(&'static str, u64); 16] {
         [
             ("steps", self.steps),
             ("ended_protected", self.ended_protected),
@@ -53,6 +54,7 @@ impl Stats {
             ("left_in_order", self.left_in_order),
             ("guest_stopped_by_lag", self.stopped_guests),
             ("superseded", self.superseded),
+            ("silent_for_too_long", self.lapsed),
         ]
     }
 
@@ -74,6 +76,7 @@ impl Stats {
             left_in_order,
             stopped_guests,
             superseded,
+            lapsed,
             injected,
         } = other;
         self.virtual_ns += virtual_ns;
@@ -92,6 +95,7 @@ impl Stats {
         self.left_in_order += left_in_order;
         self.stopped_guests += stopped_guests;
         self.superseded += superseded;
+        self.lapsed += lapsed;
         for (sum, more) in self.injected.iter_mut().zip(injected) {
             *sum += more;
         }

@@ -251,7 +251,7 @@ impl World {
                 left,
             } => return self.clone_step(node, serial, peer, left),
             Step::Land(write) => return self.land(write),
-            Step::Look(node, run) => self.look(node, run),
+            Step::Look(node, run) => return self.look(node, run),
             Step::Superseded(node, run, generation) => {
                 if self.is(node, run) {
                     self.feed(node, Event::Superseded { generation })?;

@@ -59,7 +59,10 @@ impl Pair {
             Action::ApplyPages(pages) => self.apply_pages(&pages)?,
             Action::DeliverEpoch(epoch) => self.deliver(epoch)?,
             Action::DropGuest => self.drop_guest(),
-            Action::AskArbiter { generation } => self.asker.ask(generation),
+            Action::AskArbiter { generation } => {
+                self.holding.asks(generation);
+                self.asker.ask(generation);
+            }
             Action::StopGuest => self.outbox.hold(true),
             Action::ResumeGuest => self.outbox.hold(false),
             Action::Halt { why } => {

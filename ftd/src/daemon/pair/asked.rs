@@ -154,7 +154,7 @@ fn why_unprotected(status: &Status, storage_lost: bool) -> Option<String> {
         (Role::Starting, _) => "the shared storage has not given it the guest yet".to_owned(),
         (Role::Joining, None) => "it looks for a primary".to_owned(),
         (Role::Joining, Some(peer)) => format!("it waits for its copy of the guest from {peer}"),
-        (Role::Alone, _) if storage_lost => {
+        (Role::Alone | Role::Primary, None) if storage_lost => {
             "the shared storage takes no sign of life, and nothing goes out".to_owned()
         }
         (Role::Alone, None) => "it has no backup".to_owned(),
@@ -211,6 +211,7 @@ mod tests {
             (side(Role::Primary, None), false, "its backup is lost"),
             (side(Role::Alone, None), false, "it has no backup"),
             (side(Role::Alone, None), true, "nothing goes out"),
+            (side(Role::Primary, None), true, "nothing goes out"),
             (side(Role::Alone, Some("west")), false, "west is being sent"),
             (side(Role::Joining, None), false, "looks for a primary"),
             (asking, false, "the shared storage is asked"),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use replay::protocol::{HaltReason, Role};
+use replay::protocol::{Event, HaltReason, Role};
 use serde_json::json;
 
 use super::Pair;
@@ -22,7 +22,9 @@ pub(super) struct Holding {
     live: bool,
     /// When the last sign was written, by the monotonic clock.
     signed_at: u64,
-    /// Outputs wait for the storage.
+    /// The generation that is bid for, and since when.
+    asked: (u64, u64),
+    /// Outputs wait for the storage, and then for the next generation.
     suspended: bool,
 }
 
@@ -33,7 +35,15 @@ impl Holding {
             sign,
             live: false,
             signed_at: 0,
+            asked: (0, 0),
             suspended: false,
+        }
+    }
+
+    /// A bid for `generation` sets out, perhaps again.
+    pub(super) fn asks(&mut self, generation: u64) {
+        if self.asked.0 != generation {
+            self.asked = (generation, monotonic_ns());
         }
     }
 
@@ -50,14 +60,20 @@ impl Pair {
             sign,
             live,
             signed_at,
-            ..
+            asked,
+            suspended,
         } = &mut self.holding;
-        if sign.generation != generation {
-            // Winning it was as good as a sign.
-            *signed_at = monotonic_ns();
+        if asked.0 == generation {
+            // Winning it was as good as a sign; which of the bids has won is not known.
+            *signed_at = (*signed_at).max(asked.1);
         }
         sign.generation = generation;
         *live = true;
+        if std::mem::take(suspended) {
+            self.held.suspend(false);
+            self.journal.event("storage_back", json!({}));
+            tracing::info!("the shared storage is back, outputs go out again");
+        }
         self.may_pass(false);
     }
 
@@ -70,12 +86,6 @@ impl Pair {
     /// A sign is on the storage.
     pub(super) fn signed(&mut self, begun_ns: u64, may_pass: bool) -> Result<()> {
         self.holding.signed_at = begun_ns;
-        if std::mem::take(&mut self.holding.suspended) {
-            self.held.suspend(false);
-            self.journal.event("storage_back", json!({}));
-            tracing::info!("the shared storage is back, outputs go out again");
-            self.let_out()?;
-        }
         if may_pass && let Some(peer) = self.clone_waiting.take() {
             self.begin_clone(peer)?;
         }
@@ -83,8 +93,9 @@ impl Pair {
     }
 
     /// Without a backup and without the storage nobody would know that the guest is live here, and
-    /// another host may soon start it.
-    pub(super) fn check_lease(&mut self) {
+    /// another host may soon start it. So this side has to win the next generation before it lets
+    /// anything out again: a sign that gets through may come when the other has looked already.
+    pub(super) fn check_lease(&mut self) -> Result<()> {
         let silent_ns = monotonic_ns().saturating_sub(self.holding.signed_at);
         let alone = self.holding.live && self.core.role() == Role::Alone;
         if alone && !self.holding.suspended && u128::from(silent_ns) > LEASE.as_nanos() {
@@ -96,7 +107,9 @@ impl Pair {
                 "the shared storage takes no sign of life: nothing goes out until it does, since \
                  another host may start the guest"
             );
+            self.tell(Event::Lapsed)?;
         }
+        Ok(())
     }
 
     /// The last sign of a side that ends in order, and has finished with its disks.

@@ -241,3 +241,30 @@ fn a_live_copy_that_another_host_has_superseded_ends() {
     assert_eq!(Side::backup().on(later(9)), []);
     assert_eq!(Side::cloning().on(later(9)), []);
 }
+
+#[test]
+fn a_copy_that_may_have_counted_as_gone_lets_nothing_out_before_it_has_won_anew() {
+    let peer = PEER;
+    let (mut cloning, _) = Side::alone().greeted(hello());
+    let actions = cloning.on(Event::Lapsed);
+    assert_eq!(actions[0], Action::StopClone { peer });
+    assert!(matches!(actions[1], Action::Disconnect { .. }));
+    let ask = Action::AskArbiter { generation: 5 };
+    let hold = Action::HoldOutputs { from: 1 };
+    assert_eq!(actions[2..], [hold.clone(), ask.clone()]);
+
+    let mut side = Side::alone();
+    assert_eq!(side.on(Event::Lapsed), [hold, ask.clone()]);
+    assert_eq!(side.on(Event::Lapsed), [], "it asks already");
+    assert_eq!(side.on(Event::EpochClosed(epoch(1, false))), []);
+    assert_eq!(side.answer(5, unreachable()), []);
+    assert_eq!(side.wait(1000), [ask]);
+    let mut loser = side.core.clone();
+    let actions = side.answer(5, ArbiterAnswer::Won);
+    assert_eq!(actions, [Action::GoAlone { generation: 5 }]);
+
+    let (asked, answer) = (5, lost());
+    let mut actions = Vec::new();
+    loser.handle(u64::MAX, Event::Arbiter { asked, answer }, &mut actions);
+    assert_eq!(loser.role(), Role::Halted);
+}
