@@ -61,7 +61,7 @@ fn survives(more: &[&str]) {
     backup.running.wait().succeeded();
 
     let before = ticks(&primary.printed());
-    let printed = std::fs::read_to_string(console).unwrap();
+    let printed = std::fs::read_to_string(console).expect("a console");
     let after = ticks(&printed);
     assert!(
         before.iter().copied().eq(1..=before.len() as u64),
@@ -69,7 +69,7 @@ fn survives(more: &[&str]) {
     );
     // The line that was being printed when the primary died may be in two parts.
     let first = after[0];
-    let last = *before.last().unwrap();
+    let last = *before.last().expect("ticks");
     assert!(
         (last..=last + 3).contains(&first),
         "{last} on the primary, then {first}"
