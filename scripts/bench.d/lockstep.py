@@ -134,6 +134,8 @@ def over(args, folder):
         for process in (primary, backup):
             process.kill()
             process.wait()
+    (_, first, ram), (_, second, other) = seen
+    different = [hex(at) for at in range(0, len(ram), 8) if ram[at : at + 8] != other[at : at + 8]]
     histories = [struct.unpack_from(f"<{HISTORY}Q", ram, symbols["history"]) for _, _, ram in seen]
     return {
         "storm": args.name,
@@ -142,7 +144,9 @@ def over(args, folder):
         "snapshots": status["snapshots"],
         "landed_elsewhere": sum(a != b for a, b in zip(*histories, strict=True)),
         "overshoots": replica["divergences"],
-        "same": seen[0][:2] == seen[1][:2],
+        "same": first == second and not different,
+        "registers": [f"{number}: {a:#x} {b:#x}" for number, (a, b) in enumerate(zip(first, second)) if a != b],
+        "different_ram": different[:20],
         "log_entries": status["log_entries"],
         "log_bytes": status["log_bytes"],
         "stops_per_branch_median": None,
