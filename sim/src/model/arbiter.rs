@@ -143,10 +143,15 @@ impl World {
         Ok(())
     }
 
+    /// Whether a host has given no sign for so long that, without a backup, it may let nothing out.
+    pub(super) fn is_silent(&self, node: usize) -> bool {
+        self.now - self.nodes[node].signed_at > LEASE
+    }
+
     /// A host without a backup that has given no sign for so long lets nothing out, and bids.
     pub(super) fn check_lease(&mut self, node: usize) -> Checked {
+        let silent = self.is_silent(node);
         let host = &mut self.nodes[node];
-        let silent = self.now - host.signed_at > LEASE;
         let alone = host.up && host.core.role() == Role::Alone;
         if !silent || !alone || host.lapsed || host.paused.is_some() {
             return Ok(());

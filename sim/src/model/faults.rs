@@ -151,7 +151,9 @@ impl World {
             return Ok(());
         }
         self.say(|| format!("host{node} goes on"));
-        for event in self.nodes[node].paused.take().unwrap_or_default() {
+        let waiting = self.nodes[node].paused.take().unwrap_or_default();
+        self.check_lease(node)?;
+        for event in waiting {
             if self.is(node, run) {
                 self.feed(node, event)?;
             }

@@ -18,7 +18,7 @@ impl World {
                     Role::Backup => true,
                     // One that waits for the arbiter lets nothing out, and will lose.
                     Role::Primary => !self.nodes[*other].core.status().asking_arbiter,
-                    Role::Alone => !self.nodes[*other].lapsed,
+                    Role::Alone => !self.is_silent(*other),
                     _ => false,
                 };
                 let mut others = (0..self.nodes.len()).filter(|other| *other != node);
