@@ -67,6 +67,9 @@ pub struct EncodedEpoch {
     pub bytes: Vec<u8>,
     /// How many entries `bytes` holds.
     pub entries: u32,
+    /// The last epoch whose outputs were out when the primary sent this one; 0 in a log file. A
+    /// backup that goes live makes good what was made after it.
+    pub released: Epoch,
 }
 
 /// Why an epoch can't be encoded or decoded.

@@ -13,7 +13,7 @@
 //!
 //! Numbers are little-endian. The header has a checksum of its own, so that a damaged length is
 //! found at once instead of being waited for. The body of an epoch is the number of its entries
-//! (u32) and its bytes as they are; that of clone pages is a page list; all others are postcard.
+//! (u32), how many epochs before it have outputs that are not out yet (u32), and its bytes as they are; that of clone pages is a page list; all others are postcard.
 
 use thiserror::Error;
 
@@ -23,11 +23,12 @@ use crate::protocol::Message;
 use crate::wire::{GFN_END, Reader, put_pages};
 
 /// Version of the framing; raised with any change to a frame, a message or an entry.
-pub const FRAME_VERSION: u8 = 1;
+pub const FRAME_VERSION: u8 = 2;
 /// Bytes of a frame before its body.
 pub const HEADER_BYTES: usize = 24;
 /// Bytes of an epoch's frame before the epoch's own bytes ([`epoch_header`]).
-pub const EPOCH_HEADER_BYTES: usize = HEADER_BYTES + 4;
+pub const EPOCH_HEADER_BYTES: usize = HEADER_BYTES + EPOCH_PREFIX_BYTES;
+const EPOCH_PREFIX_BYTES: usize = 4 + 4;
 /// Most bytes of a body from a peer that has been authenticated and said what it is.
 pub const MAX_FRAME_BYTES: usize = 64 << 20;
 /// Most bytes of a body from a peer before that.
@@ -182,11 +183,15 @@ impl Header {
 /// What comes before an epoch's bytes on the channel and in a log. Sending this and then
 /// `epoch.bytes` (one `writev`) copies nothing.
 pub fn epoch_header(epoch: &EncodedEpoch) -> [u8; EPOCH_HEADER_BYTES] {
-    let entries = epoch.entries.to_le_bytes();
-    let header = Header::for_body(FrameType::Epoch, epoch.epoch, &[&entries, &epoch.bytes]);
+    let mut prefix = [0; EPOCH_PREFIX_BYTES];
+    prefix[..4].copy_from_slice(&epoch.entries.to_le_bytes());
+    let waiting = epoch.epoch.saturating_sub(1).saturating_sub(epoch.released);
+    let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
+    prefix[4..].copy_from_slice(&waiting.to_le_bytes());
+    let header = Header::for_body(FrameType::Epoch, epoch.epoch, &[&prefix, &epoch.bytes]);
     let mut bytes = [0; EPOCH_HEADER_BYTES];
     bytes[..HEADER_BYTES].copy_from_slice(&header.encode());
-    bytes[HEADER_BYTES..].copy_from_slice(&entries);
+    bytes[HEADER_BYTES..].copy_from_slice(&prefix);
     bytes
 }
 
@@ -217,7 +222,7 @@ pub fn encode(message: &Message) -> Result<Vec<u8>, FrameError> {
 pub fn encode_into(message: &Message, out: &mut Vec<u8>) -> Result<(), FrameError> {
     match message {
         Message::Epoch(epoch) => {
-            limit_body(epoch.bytes.len() + 4)?;
+            limit_body(epoch.bytes.len() + EPOCH_PREFIX_BYTES)?;
             encode_epoch_into(epoch, out);
             Ok(())
         }
@@ -277,6 +282,7 @@ fn limit_body(len: usize) -> Result<(), FrameError> {
 pub(crate) fn decode_epoch_body(header: &Header, body: &[u8]) -> Result<EncodedEpoch, FrameError> {
     let mut reader = Reader::new(body);
     let entries = reader.u32_le().map_err(|_| header.bad_body())?;
+    let waiting = reader.u32_le().map_err(|_| header.bad_body())?;
     if header.epoch == 0 || reader.remaining() > MAX_EPOCH_BYTES {
         return Err(header.bad_body());
     }
@@ -284,6 +290,7 @@ pub(crate) fn decode_epoch_body(header: &Header, body: &[u8]) -> Result<EncodedE
         epoch: header.epoch,
         bytes: body[reader.offset()..].to_vec(),
         entries,
+        released: (header.epoch - 1).saturating_sub(waiting.into()),
     })
 }
 

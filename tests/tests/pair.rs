@@ -20,6 +20,19 @@ fn wait_for_ticks(side: &mut Side, least: usize) {
     });
 }
 
+/// What the primary had not let out its backup printed, to the end. It may have doubled a little of what
+/// was out; the line that was being printed when the primary died may be in two parts.
+#[track_caller]
+fn no_tick_is_lost(before: &[u64], after: &[u64], count: u64) {
+    let last = *before.last().expect("ticks");
+    let first = after[0];
+    assert!(
+        (last.saturating_sub(10)..=last + 2).contains(&first),
+        "{last} on the primary, then {first}"
+    );
+    assert!(after.iter().copied().eq(first..=count), "{after:?}");
+}
+
 #[test]
 fn the_guest_survives_the_death_of_its_primary() {
     need_kvm!();
@@ -67,14 +80,7 @@ fn survives(more: &[&str]) {
         before.iter().copied().eq(1..=before.len() as u64),
         "{before:?}"
     );
-    // The line that was being printed when the primary died may be in two parts.
-    let first = after[0];
-    let last = *before.last().expect("ticks");
-    assert!(
-        (last..=last + 3).contains(&first),
-        "{last} on the primary, then {first}"
-    );
-    assert!(after.iter().copied().eq(first..=100), "{after:?}");
+    no_tick_is_lost(&before, &after, 100);
     assert!(printed.ends_with("ticker: lines=100\n"), "{printed}");
 }
 
@@ -107,13 +113,7 @@ fn the_guest_goes_on_alone_when_its_backup_dies_and_takes_another() {
         before.iter().copied().eq(1..=before.len() as u64),
         "{before:?}"
     );
-    let last = *before.last().unwrap();
-    assert!(
-        (last..=last + 3).contains(&after[0]),
-        "{last}, then {}",
-        after[0]
-    );
-    assert!(after.iter().copied().eq(after[0]..=200), "{after:?}");
+    no_tick_is_lost(&before, &after, 200);
 }
 
 #[test]

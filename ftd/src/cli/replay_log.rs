@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use devices::Effect;
 use devices::machine::MachineConfig;
 use replay::log::LogReader;
 use replay::{EncodedEpoch, Epoch, Position};
@@ -63,7 +64,7 @@ impl Source for LogSource {
         Ok(())
     }
 
-    fn frame(&mut self, _frame: Vec<u8>) {}
+    fn output(&mut self, _epoch: Epoch, _effect: Effect) {}
 
     fn abandoned(&self) -> bool {
         false

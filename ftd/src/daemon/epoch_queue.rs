@@ -3,18 +3,16 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use devices::Effect;
 use replay::{EncodedEpoch, Epoch};
 use vmm::guest::Flip;
 
+use super::unreleased::Unreleased;
 use crate::host::announce::AddressLearner;
 use crate::outside::outbox::{CopySerial, Outbox, Outgoing};
 use crate::run::RunError;
 use crate::run::kick::Kick;
 use crate::run::replaying::Source;
-
-/// Frames the guest sent last, kept to be sent again at go-live: whether the primary had released
-/// them nobody knows, and a network may double a frame.
-const RECENT_FRAMES: usize = 64;
 
 /// How a backup's replay ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,8 +82,8 @@ pub struct BackupSource {
     queue: Arc<EpochQueue>,
     outbox: Arc<Outbox>,
     copy: CopySerial,
-    /// The frames it sent last, oldest first.
-    pub recent_frames: VecDeque<Vec<u8>>,
+    /// What the primary may not have let out.
+    pub unreleased: Unreleased,
     /// The addresses it sent from.
     pub addresses: AddressLearner,
 }
@@ -102,7 +100,7 @@ impl BackupSource {
             queue,
             outbox,
             copy,
-            recent_frames: VecDeque::new(),
+            unreleased: Unreleased::default(),
             addresses: AddressLearner::new(mac),
         }
     }
@@ -124,6 +122,7 @@ impl Source for BackupSource {
                 return Ok(None);
             }
             if let Some(epoch) = queue.epochs.pop_front() {
+                self.unreleased.out_through(epoch.released);
                 return Ok(Some(epoch));
             }
             if queue.ending.is_some() {
@@ -150,12 +149,11 @@ impl Source for BackupSource {
         self.queue.lock().flip.take()
     }
 
-    fn frame(&mut self, frame: Vec<u8>) {
-        self.addresses.observe(&frame);
-        if self.recent_frames.len() == RECENT_FRAMES {
-            self.recent_frames.pop_front();
+    fn output(&mut self, epoch: Epoch, effect: Effect) {
+        if let Effect::NetTx { frame } = &effect {
+            self.addresses.observe(frame);
         }
-        self.recent_frames.push_back(frame);
+        self.unreleased.made(epoch, effect);
     }
 
     fn abandoned(&self) -> bool {

@@ -94,7 +94,7 @@ pub fn start_following(
             around.inbox.push(Input::Entropy { bytes });
         }
         around.outbox.push(Outgoing::Live(Box::new(WentLive {
-            recent_frames: replayed.source.recent_frames,
+            unreleased: replayed.source.unreleased,
             addresses: replayed.source.addresses,
             reissued,
         })));

@@ -5,6 +5,7 @@
 //! * [`held`]: outputs that wait for their acknowledgement.
 //! * [`guest_thread`]: the vCPU threads: live, and following then live.
 //! * [`epoch_queue`]: the log on its way to a backup's vCPU thread.
+//! * [`unreleased`]: what a backup makes good when it goes live.
 //! * [`clone`]: the pre-copy of a live clone.
 //! * [`asker`]: the arbiter, in a thread of its own.
 //! * [`journal`]: events for operators and drills.
@@ -17,3 +18,4 @@ pub mod held;
 pub mod journal;
 pub mod links;
 pub mod pair;
+pub mod unreleased;

@@ -8,6 +8,7 @@ use mio::Waker;
 use replay::protocol::ArbiterAnswer;
 use replay::{EncodedEpoch, Epoch};
 
+use crate::daemon::unreleased::Unreleased;
 use crate::host::announce::AddressLearner;
 
 /// What the vCPU thread (or the one that clones its guest) hands to the daemon's loop.
@@ -88,8 +89,8 @@ impl CopySerial {
 /// What a backup's guest knew when it went live.
 #[derive(Debug)]
 pub struct WentLive {
-    /// The frames it sent last; the primary may not have let them out.
-    pub recent_frames: VecDeque<Vec<u8>>,
+    /// What the primary may not have let out.
+    pub unreleased: Unreleased,
     /// The addresses it sends from.
     pub addresses: AddressLearner,
     /// Disk requests that were issued again.

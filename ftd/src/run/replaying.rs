@@ -16,8 +16,8 @@ pub trait Source {
     fn next(&mut self) -> Result<Option<EncodedEpoch>, RunError>;
     /// `epoch` has been executed and agreed with the primary's digest; the guest's virtual time.
     fn executed(&mut self, epoch: Epoch, virtual_now: u64) -> Result<(), RunError>;
-    /// The guest sent a frame; the primary's has gone out, or will.
-    fn frame(&mut self, frame: Vec<u8>);
+    /// The guest made an output in `epoch`; the primary's has gone out, or waits to.
+    fn output(&mut self, epoch: Epoch, effect: Effect);
     /// A bit to be changed before the next epoch (a test hook). Asked for after each epoch.
     fn flip(&mut self) -> Option<Flip> {
         None
@@ -215,18 +215,15 @@ impl<S: Source> Follower<S> {
         Ok(())
     }
 
-    /// Outputs of a replaying guest go nowhere: the primary's have gone out, or will.
+    /// Outputs of a replaying guest go nowhere: the primary's have gone out, or wait to.
     fn note_effects(&mut self) {
         for effect in self.guest.effects() {
             if !effect.is_output() {
                 continue;
             }
             self.replayer.made_output(&effect);
-            match effect {
-                Effect::NetTx { frame } => self.source.frame(frame),
-                Effect::PowerOff | Effect::Reset => self.ended = true,
-                _ => {}
-            }
+            self.ended |= matches!(effect, Effect::PowerOff | Effect::Reset);
+            self.source.output(self.executed + 1, effect);
         }
     }
 }

@@ -104,6 +104,7 @@ impl EpochBuilder {
             epoch: done.epoch,
             bytes: done.bytes,
             entries: done.entries + 1,
+            released: 0,
         })
     }
 

@@ -106,7 +106,7 @@ fn what_is_not_a_log_is_told_apart() {
     other[8] = 9;
     assert_eq!(
         fault(&other),
-        "this log has format version 9, but this ftd reads version 2: use the ftd that wrote it"
+        "this log has format version 9, but this ftd reads version 3: use the ftd that wrote it"
     );
 }
 
@@ -218,6 +218,7 @@ fn a_writer_refuses_what_a_reader_would() {
         epoch: 1,
         bytes: vec![0; crate::codec::MAX_EPOCH_BYTES + 1],
         entries: 1,
+        released: 0,
     };
     let error = writer.append(&large).unwrap_err();
     assert_eq!(error.to_string(), "epoch 1 is too large for a log");

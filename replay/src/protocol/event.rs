@@ -45,7 +45,8 @@ pub enum Event {
         /// How.
         why: LinkLoss,
     },
-    /// The guest's recorder closed an epoch; its outputs wait. Epochs rise by one.
+    /// The guest's recorder closed an epoch; its outputs wait. Epochs rise by one. What it says of
+    /// outputs that are out is for the core to fill in.
     EpochClosed(EncodedEpoch),
     /// The guest's replayer executed all of an epoch; in order.
     Executed {

@@ -250,7 +250,7 @@ impl Primary {
 
     fn on_epoch(
         mut self,
-        epoch: EncodedEpoch,
+        mut epoch: EncodedEpoch,
         shared: &mut Shared,
         out: &mut Vec<Action>,
     ) -> State {
@@ -268,6 +268,7 @@ impl Primary {
         self.ahead_bytes += bytes;
         if let Some(link) = &self.link {
             let peer = link.peer;
+            epoch.released = self.released;
             out.push(Action::SendEpoch { peer, epoch });
         }
         self.press(shared, out);

@@ -56,6 +56,7 @@ fn epoch(epoch: Epoch, snapshot: bool) -> EncodedEpoch {
         epoch,
         bytes: vec![if snapshot { 8 } else { 6 }; 100],
         entries: 1,
+        released: epoch.saturating_sub(1),
     }
 }
 

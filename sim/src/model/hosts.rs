@@ -97,6 +97,7 @@ impl World {
         match action {
             Action::Send { peer, message } => self.send_from(node, peer, message),
             Action::SendEpoch { peer, epoch } => {
+                self.check_released(node, &epoch)?;
                 self.send_from(node, peer, Message::Epoch(epoch));
             }
             Action::Established { .. } => {}

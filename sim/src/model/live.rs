@@ -1,5 +1,6 @@
 //! Live copies: how a copy becomes one, and what it lets out.
 
+use replay::EncodedEpoch;
 use replay::entry::Epoch;
 use replay::protocol::{Commit, Generation, Role};
 
@@ -130,6 +131,19 @@ impl World {
             if self.contents[content].writes.is_some() {
                 self.submit(node, content)?;
             }
+        }
+        Ok(())
+    }
+
+    /// What a primary calls released is out: its backup will not make it good.
+    pub(super) fn check_released(&self, node: usize, epoch: &EncodedEpoch) -> Checked {
+        let out = self.out.map_or(0, |out| self.contents[out].epoch);
+        let silent = self.nodes[node].leaving || self.nodes[node].lapsed;
+        if !silent && epoch.released > out {
+            return Rule::OutputForgotten.broken(format!(
+                "host {node} calls epoch {} released, but epoch {out} went out last",
+                epoch.released
+            ));
         }
         Ok(())
     }

@@ -193,6 +193,7 @@ pub(super) fn epoch(epoch: Epoch, content: usize, snapshot: bool, padding: usize
         epoch,
         bytes,
         entries: 1,
+        released: 0,
     }
 }
 

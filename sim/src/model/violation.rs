@@ -10,6 +10,8 @@ pub(crate) enum Rule {
     OutputBeforeAck,
     /// A copy that goes live holds everything before any output that ever went out.
     AckedLost,
+    /// A primary calls nothing released that is not out.
+    OutputForgotten,
     /// A copy goes live only when it has executed all that it was given.
     HalfExecuted,
     /// Epochs reach a replayer in order, each after the one that the primary made before it.

@@ -19,7 +19,7 @@ const fn edit(file: &'static str, from: &'static str, to: &'static str) -> Edit 
     Edit { file, from, to }
 }
 
-pub(super) const REMOVALS: [Removal; 14] = [
+pub(super) const REMOVALS: [Removal; 15] = [
     Removal {
         name: "core: output rule",
         what: "outputs go out when their epoch is closed, acknowledged or not",
@@ -37,6 +37,15 @@ pub(super) const REMOVALS: [Removal; 14] = [
             "primary.rs",
             "Commit::Executed => ack.executed",
             "Commit::Executed => ack.received",
+        )],
+    },
+    Removal {
+        name: "core: what is released",
+        what: "a primary says that all outputs are out that it has ever made",
+        edits: &[edit(
+            "primary.rs",
+            "            epoch.released = self.released;\n",
+            "            epoch.released = self.closed - 1;\n",
         )],
     },
     Removal {

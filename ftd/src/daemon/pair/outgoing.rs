@@ -67,8 +67,8 @@ impl Pair {
     fn went_live(&mut self, went: WentLive) -> Result<()> {
         self.backends.drop_frames();
         self.backends.announce(went.addresses)?;
-        for frame in went.recent_frames {
-            self.held.push(0, Effect::NetTx { frame });
+        for effect in went.unreleased.into_outputs() {
+            self.held.push(0, effect);
         }
         self.let_out()?;
         let go_live_ms = self.peer_lost_at.take().map(since_ms);

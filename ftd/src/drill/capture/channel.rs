@@ -1,7 +1,7 @@
 //! The logging channel as it looks on the wire, decoded by code that shares nothing with the
 //! daemon's. A frame is 24 bytes of header (magic "Ft", version, type, length u32, epoch u64, CRC32C
 //! of the body, CRC32C of the header's first 20 bytes; little-endian) and a body. Wanted are the
-//! outputs that epochs record, and the acknowledgements.
+//! outputs that epochs record (behind two u32), and the acknowledgements.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use super::crc::crc32c;
 use super::stream::{Chunk, Flow};
 
 /// The framing's version that this decoder was written for.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HEADER_BYTES: usize = 24;
 const BODY_BYTES_MAX: usize = 64 << 20;
 const PAGE_BYTES: usize = 4096;
@@ -179,7 +179,7 @@ impl Channel {
                 self.epochs += 1;
                 self.epoch_times.push((at_unix_ns, header.epoch));
                 self.log_bytes += (HEADER_BYTES + body.len()) as u64;
-                let mut cursor = Cursor(body.get(4..)?);
+                let mut cursor = Cursor(body.get(8..)?);
                 let crcs = outputs(&mut cursor)?;
                 let epoch = header.epoch;
                 self.outputs.extend(crcs.into_iter().map(|crc| Output {
