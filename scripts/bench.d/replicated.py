@@ -129,7 +129,7 @@ def daemon(args, folder, replicated):
     if not replicated:
         return [args.ftd, "run", *guest, *boot, "--control", CONTROL], None
     pair = ["--shared", "/dev/vdb", "--clock", args.clock, "--detect-ms", "10000"]
-    pair += ["--control", CONTROL]
+    pair += ["--control", CONTROL, *args.option]
     return (
         [args.ftd, "primary", *guest, *boot, *pair, "--listen", "10.77.1.1:7700", "--slot", "0", "--wait-backup"],
         [args.ftd, "backup", *guest, *pair, "--log-from", "10.77.1.1:7700", "--slot", "1", "--console", "none"],
@@ -220,6 +220,7 @@ def main():
     parser.add_argument("--ftd", required=True)
     parser.add_argument("--image", required=True)
     parser.add_argument("--clock", action="append", default=None)
+    parser.add_argument("--option", action="append", default=[], help="for primary and backup, with its value after =")
     parser.add_argument("--compute", type=int, default=3_000_000)
     parser.add_argument("--fork", type=int, default=300)
     parser.add_argument("--idle", type=int, default=20)

@@ -78,7 +78,7 @@ pub struct GuestOptions {
     pub ram_check_seconds: u64,
     /// An epoch of the log ends after so many milliseconds, if no output waits and the guest does not idle
     /// before; framing, digest and acknowledgement follow it.
-    #[arg(long, value_name = "MS", default_value_t = 5,
+    #[arg(long, value_name = "MS", default_value_t = 20,
           value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub epoch_ms: u64,
     /// An epoch of the log ends after so many entries.

@@ -47,6 +47,15 @@ pub struct PairArgs {
         default_value = "received"
     )]
     pub commit: Commit,
+    /// Let the guest wait while its backup has not executed what it was sent this long ago, in milliseconds: a
+    /// backup that takes over has that much to catch up with first.
+    #[arg(long, value_name = "MS", default_value_t = 200,
+          value_parser = clap::value_parser!(u32).range(10..=60_000))]
+    pub lag_ms: u32,
+    /// Give a backup up for which the guest has waited so long at a stretch, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 10_000,
+          value_parser = clap::value_parser!(u32).range(100..=3_600_000))]
+    pub give_up_ms: u32,
     /// Append events to this file, one JSON object a line.
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
@@ -89,6 +98,8 @@ impl PairArgs {
         core.detect_ms = self.detect_ms;
         core.heartbeat_ms = self.heartbeat_ms;
         core.commit = self.commit;
+        core.lag_ms_max = self.lag_ms;
+        core.give_up_ms = self.give_up_ms;
         Ok(PairOptions {
             core,
             listen,

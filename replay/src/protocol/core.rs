@@ -40,6 +40,14 @@ impl Shared {
         u64::from(self.config.detect_ms) * MS
     }
 
+    pub(super) fn lag_ns_max(&self) -> u64 {
+        u64::from(self.config.lag_ms_max) * MS
+    }
+
+    pub(super) fn give_up_ns(&self) -> u64 {
+        u64::from(self.config.give_up_ms) * MS
+    }
+
     pub(super) fn heartbeat_ns(&self) -> u64 {
         u64::from(self.config.heartbeat_ms) * MS
     }
@@ -188,6 +196,7 @@ impl Core {
             State::Joining(Joining::Waiting { at }) => *at,
             State::Backup(Backup { ask: Some(ask), .. }) => ask.next_tick(),
             State::Primary(Primary { ask: Some(ask), .. }) => ask.next_tick(),
+            State::Primary(primary) => primary.next_tick(&self.shared),
             _ => u64::MAX,
         };
         let least = visitors.unwrap_or(u64::MAX).min(link.unwrap_or(u64::MAX));

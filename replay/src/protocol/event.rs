@@ -261,6 +261,12 @@ pub enum DisconnectReason {
     /// It turned this side down.
     #[error("it turned this host down: {0}")]
     RejectedUs(RejectReason),
+    /// It can't keep up.
+    #[error("it is too slow: the guest has waited for it for {ms} ms")]
+    TooSlow {
+        /// For how long, in milliseconds.
+        ms: u64,
+    },
     /// It left in order.
     #[error("it left: {0}")]
     Left(ByeReason),
@@ -429,9 +435,6 @@ pub enum Note {
         /// How many.
         bytes: u64,
     },
-    /// Back-pressure is over.
-    #[error("the guest goes on")]
-    GuestResumed,
     /// A peer claims a newer generation than this live copy has won.
     #[error("{host} knows of generation {theirs}: check the arbiter")]
     Superseded {

@@ -161,7 +161,8 @@ pub(super) struct Primary {
     /// Epochs that the backup has not executed yet: number, bytes, when they were sent.
     ahead: VecDeque<(Epoch, u64, u64)>,
     ahead_bytes: u64,
-    stopped: bool,
+    /// Since when the guest has waited for the backup.
+    stopped_at: Option<u64>,
 }
 
 impl Primary {
@@ -183,7 +184,7 @@ impl Primary {
             acked: None,
             ahead: VecDeque::new(),
             ahead_bytes: 0,
-            stopped: false,
+            stopped_at: None,
         }
     }
 
@@ -229,10 +230,19 @@ impl Primary {
     }
 
     pub(super) fn tick(mut self, shared: &mut Shared, out: &mut Vec<Action>) -> State {
+        self.give_up(shared);
         if let Some(ask) = &mut self.ask {
             ask.poll(shared, out);
         }
         State::Primary(self)
+    }
+
+    /// When there is something to do next, but for what the link or the arbiter want.
+    pub(super) fn next_tick(&self, shared: &Shared) -> u64 {
+        match self.stopped_at {
+            Some(since) if self.link.is_some() && self.ask.is_none() => since + shared.give_up_ns(),
+            _ => u64::MAX,
+        }
     }
 
     pub(super) fn fill(&self, status: &mut Status) {
@@ -244,7 +254,7 @@ impl Primary {
         status.released = self.released;
         status.lag_bytes = self.ahead_bytes;
         status.behind_since_ns = self.ahead.front().map(|&(_, _, sent_at)| sent_at);
-        status.guest_stopped = self.stopped;
+        status.guest_stopped = self.stopped_at.is_some();
         status.asking_arbiter = self.ask.is_some();
     }
 
@@ -292,6 +302,10 @@ impl Primary {
                 let why = DisconnectReason::Left(reason);
                 lose(link, why.to_string(), shared, out);
                 out.push(Action::Disconnect { peer, why });
+                self.link = None;
+                if self.ask.is_some() {
+                    return State::Primary(self);
+                }
                 let generation = shared.generation;
                 return self.alone(generation, shared, out);
             }
@@ -367,24 +381,39 @@ impl Primary {
         }
     }
 
-    /// Back-pressure.
+    /// Back-pressure: the guest waits while the backup is too far behind, in bytes or in time, and so runs
+    /// as fast as the backup replays. Time counts once the backup has its copy.
     fn press(&mut self, shared: &Shared, out: &mut Vec<Action>) {
         let bytes = self.ahead_bytes;
-        let max = shared.config.lag_bytes_max;
-        if !self.stopped && bytes > max {
-            self.stopped = true;
+        let behind = match (&self.acked, self.ahead.front()) {
+            (Some(_), Some(&(_, _, sent_at))) => shared.now - sent_at,
+            _ => 0,
+        };
+        let (bytes_max, lag_max) = (shared.config.lag_bytes_max, shared.lag_ns_max());
+        if self.stopped_at.is_none() && (bytes > bytes_max || behind > lag_max) {
+            self.stopped_at = Some(shared.now);
             out.push(Action::StopGuest);
-            out.push(Action::Note(Note::GuestStopped { bytes }));
-        } else if self.stopped && bytes <= max / 2 {
+            if bytes > bytes_max {
+                out.push(Action::Note(Note::GuestStopped { bytes }));
+            }
+        } else if bytes <= bytes_max / 2 && behind <= lag_max / 2 {
             self.resume(out);
         }
     }
 
     fn resume(&mut self, out: &mut Vec<Action>) {
-        if std::mem::take(&mut self.stopped) {
+        if self.stopped_at.take().is_some() {
             out.push(Action::ResumeGuest);
-            out.push(Action::Note(Note::GuestResumed));
         }
+    }
+
+    /// A guest that waits for ever is no better than one without a backup.
+    fn give_up(&mut self, shared: &Shared) {
+        if self.next_tick(shared) > shared.now {
+            return;
+        }
+        // It is let go only once it can no longer take over.
+        self.ask = Some(Ask::new(shared.generation + 1, shared.now));
     }
 
     /// The backup is lost. It may go live, or be live already: nothing goes out until the arbiter
@@ -392,11 +421,20 @@ impl Primary {
     fn lost(&mut self, why: String, shared: &Shared, out: &mut Vec<Action>) {
         if let Some(link) = self.link.take() {
             lose(&link, why, shared, out);
-            self.ask = Some(Ask::new(shared.generation + 1, shared.now));
+            // It may be asked already, for a backup that was too slow.
+            self.ask
+                .get_or_insert_with(|| Ask::new(shared.generation + 1, shared.now));
         }
     }
 
     fn alone(mut self, generation: u64, shared: &mut Shared, out: &mut Vec<Action>) -> State {
+        if let Some(link) = &self.link {
+            let peer = link.peer;
+            let ms = u64::from(shared.config.give_up_ms);
+            let why = DisconnectReason::TooSlow { ms };
+            lose(link, why.to_string(), shared, out);
+            out.push(Action::Disconnect { peer, why });
+        }
         let alone = go_alone(generation, self.closed, shared, out);
         self.resume(out);
         alone

@@ -71,6 +71,12 @@ pub struct Config {
     /// How much log may be ahead of what the backup has executed, in bytes, before the guest waits.
     /// Should be the same on both sides: a backup refuses more than twice its own and the guest's RAM.
     pub lag_bytes_max: u64,
+    /// For how long the backup may leave an epoch unexecuted before the guest waits, in milliseconds: a
+    /// backup that takes over has that much to catch up with first.
+    pub lag_ms_max: u32,
+    /// For how long at a stretch the guest waits for its backup before the backup is given up, in
+    /// milliseconds.
+    pub give_up_ms: u32,
 }
 
 impl Config {
@@ -87,6 +93,8 @@ impl Config {
             rejoin_ms: 500,
             arbiter_retry_ms: 200,
             lag_bytes_max: 64 << 20,
+            lag_ms_max: 200,
+            give_up_ms: 10_000,
         }
     }
 }

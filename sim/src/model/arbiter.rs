@@ -175,7 +175,7 @@ impl World {
         let silent = self.now > self.arbiter.signed_at + SILENCE;
         let idle = |node: &Node| {
             let status = node.core.status();
-            let hopes = node.up && (status.role == Role::Starting || status.peer.is_some());
+            let hopes = node.up && (status.role == Role::Starting || status.link.is_some());
             let alone = status.role == Role::Alone
                 || (status.role == Role::Primary && status.asking_arbiter);
             let copy = node.guest.is_some() && !(silent && alone);

@@ -1,7 +1,9 @@
 //! Hosts: what a daemon does about its core's actions.
 
 use replay::codec::EncodedEpoch;
-use replay::protocol::{Action, Core, Event, HaltReason, Message, Note, PeerId, Start};
+use replay::protocol::{
+    Action, Core, DisconnectReason, Event, HaltReason, Message, Note, PeerId, Start,
+};
 
 use super::node;
 use super::plan::MS;
@@ -17,6 +19,8 @@ impl World {
         config.commit = self.plan.commit;
         if self.plan.small_buffers {
             config.lag_bytes_max = 400;
+            config.lag_ms_max = 50;
+            config.give_up_ms = 400;
         }
         let host = &mut self.nodes[node];
         host.core = Core::new(config, host.clock.show(self.now));
@@ -101,7 +105,9 @@ impl World {
                 self.send_from(node, peer, Message::Epoch(epoch));
             }
             Action::Established { .. } => {}
-            Action::Disconnect { peer, .. } => {
+            Action::Disconnect { peer, why } => {
+                let slow = matches!(why, DisconnectReason::TooSlow { .. });
+                self.stats.given_up += u64::from(slow);
                 if let Some(side) = self.net.side(peer.0, (node, run)) {
                     self.close(peer.0, side);
                 }

@@ -22,6 +22,8 @@ pub(crate) struct Stats {
     pub(crate) arbiter_lost: u64,
     pub(crate) left_in_order: u64,
     pub(crate) stopped_guests: u64,
+    /// Backups that were given up since they were too slow.
+    pub(crate) given_up: u64,
     pub(crate) superseded: u64,
     pub(crate) lapsed: u64,
     injected: [u64; Kind::ALL.len()],
@@ -37,7 +39,7 @@ impl Stats {
     }
 
     /// Everything but the faults, by name.
-    pub(crate) fn counts(&self) -> [(&'static str, u64); 16] {
+    pub(crate) fn counts(&self) -> [(&'static str, u64); 17] {
         [
             ("steps", self.steps),
             ("ended_protected", self.ended_protected),
@@ -53,6 +55,7 @@ impl Stats {
             ("lost_at_arbiter", self.arbiter_lost),
             ("left_in_order", self.left_in_order),
             ("guest_stopped_by_lag", self.stopped_guests),
+            ("slow_backup_given_up", self.given_up),
             ("superseded", self.superseded),
             ("silent_for_too_long", self.lapsed),
         ]
@@ -75,6 +78,7 @@ impl Stats {
             arbiter_lost,
             left_in_order,
             stopped_guests,
+            given_up,
             superseded,
             lapsed,
             injected,
@@ -94,6 +98,7 @@ impl Stats {
         self.arbiter_lost += arbiter_lost;
         self.left_in_order += left_in_order;
         self.stopped_guests += stopped_guests;
+        self.given_up += given_up;
         self.superseded += superseded;
         self.lapsed += lapsed;
         for (sum, more) in self.injected.iter_mut().zip(injected) {

@@ -67,6 +67,8 @@ pub(super) struct Branches {
     alike: Option<u64>,
     /// A breakpoint besides the TSC trap's is armed.
     debugging: bool,
+    /// Visits of the point's instruction can be told by registers alone: it is no repeated one.
+    plain: bool,
     counters: SeekCounters,
 }
 
@@ -93,6 +95,7 @@ impl Guest {
             set_early: None,
             alike: None,
             debugging: false,
+            plain: false,
             counters: SeekCounters::default(),
         });
         Ok(())
@@ -183,6 +186,7 @@ impl Branches {
     fn note_cost(&mut self) {
         let stops = std::mem::take(&mut self.stops);
         self.alike = None;
+        self.plain = false;
         self.set_early = None;
         let Some(left) = self.left.take() else { return };
         self.counters.stops += stops;

@@ -1,6 +1,8 @@
 //! One vCPU, entered through [`Vcpu::run`]; general registers travel in the shared page
 //! (KVM_CAP_SYNC_REGS), so that reading them at an exit costs no system call.
 
+use std::cell::Cell;
+
 use kvm_bindings::{
     CpuId, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP, kvm_cpuid_entry2,
     kvm_guest_debug, kvm_guest_debug_arch, kvm_regs, kvm_sregs,
@@ -19,6 +21,8 @@ pub struct Vcpu {
     fd: VcpuFd,
     run_bytes: usize,
     amd: bool,
+    /// What [`Vcpu::guest_debug`] has set: setting it again would cost a system call.
+    debugged: Cell<([Option<u64>; 2], bool)>,
 }
 
 impl Vcpu {
@@ -41,7 +45,12 @@ impl Vcpu {
             .get_vcpu_mmap_size()
             .map_err(VmmError::ioctl("KVM_GET_VCPU_MMAP_SIZE"))?;
         fd.set_sync_valid_reg(SyncReg::Register);
-        Ok(Vcpu { fd, run_bytes, amd })
+        Ok(Vcpu {
+            fd,
+            run_bytes,
+            amd,
+            debugged: Cell::default(),
+        })
     }
 
     /// Whether its CPUID names an AMD processor.
@@ -163,6 +172,9 @@ impl Vcpu {
         breakpoints: [Option<u64>; 2],
         single_step: bool,
     ) -> Result<(), VmmError> {
+        if self.debugged.get() == (breakpoints, single_step) {
+            return Ok(());
+        }
         let mut control = 0;
         let mut debugreg = [0u64; 8];
         debugreg[7] = 0x400; // the bit that is always one (SDM vol. 3, 18.2.4)
@@ -183,7 +195,9 @@ impl Vcpu {
         };
         self.fd
             .set_guest_debug(&debug)
-            .map_err(VmmError::ioctl("KVM_SET_GUEST_DEBUG"))
+            .map_err(VmmError::ioctl("KVM_SET_GUEST_DEBUG"))?;
+        self.debugged.set((breakpoints, single_step));
+        Ok(())
     }
 
     /// Whether nothing is half done where the vCPU stands: no exception or interrupt on its way, no

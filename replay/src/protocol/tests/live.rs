@@ -268,3 +268,46 @@ fn a_copy_that_may_have_counted_as_gone_lets_nothing_out_before_it_has_won_anew(
     loser.handle(u64::MAX, Event::Arbiter { asked, answer }, &mut actions);
     assert_eq!(loser.role(), Role::Halted);
 }
+
+/// A primary whose guest waits: its backup has had epoch 2 for 250 ms and not executed it.
+fn waiting_primary() -> Side {
+    let mut side = Side::primary();
+    side.on(Event::EpochClosed(epoch(2, false)));
+    assert_eq!(side.wait(150), []);
+    let actions = side.says(ack(2, 1));
+    assert_eq!(actions, [Action::ReleaseOutputs { through: 2 }]);
+    assert_eq!(side.wait(100), []);
+    assert_eq!(side.says(ack(2, 1)), [Action::StopGuest]);
+    assert!(side.core.status().guest_stopped);
+    side
+}
+
+#[test]
+fn the_guest_waits_for_a_backup_that_is_behind() {
+    let mut side = waiting_primary();
+    assert_eq!(side.says(ack(2, 2)), [Action::ResumeGuest]);
+    assert!(!side.core.status().guest_stopped);
+}
+
+#[test]
+fn a_backup_that_is_waited_for_too_long_is_given_up() {
+    let mut side = waiting_primary();
+    let mut actions = Vec::new();
+    for _ in 0..110 {
+        actions.extend(side.wait(100));
+        actions.extend(side.says(ack(2, 1)));
+    }
+    // It keeps its connection until it can no longer take over.
+    assert_eq!(actions, [Action::AskArbiter { generation: 5 }]);
+    let peer = PEER;
+    let why = DisconnectReason::TooSlow { ms: 10_000 };
+    assert_eq!(
+        side.answer(5, ArbiterAnswer::Won),
+        [
+            Action::Disconnect { peer, why },
+            Action::GoAlone { generation: 5 },
+            Action::ResumeGuest,
+        ]
+    );
+    assert_eq!(side.core.role(), Role::Alone);
+}

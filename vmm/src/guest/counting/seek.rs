@@ -9,7 +9,7 @@ use replay::Point;
 use super::{Branches, Sought, rep};
 use crate::error::VmmError;
 use crate::guest::Guest;
-use crate::guest::hash::{RFLAGS_RF, RFLAGS_STATUS};
+use crate::guest::hash::{self, RFLAGS_RF, RFLAGS_STATUS};
 use crate::kvm::Exit;
 
 /// How far beyond a point the counter's alarm stops a replica that never came by it, in branches.
@@ -38,6 +38,14 @@ impl Guest {
 
     fn approach(&mut self, point: &Point) -> Result<Sought, VmmError> {
         loop {
+            if let Some(exit) = self.pass_by(point)? {
+                if let Exit::Debug { pc, .. } = exit
+                    && pc == point.rip
+                {
+                    continue;
+                }
+                return self.stopped_by(&exit, point);
+            }
             let here = self.point_here()?;
             if here.is_some_and(|here| here.is(point)) {
                 self.arrive(point);
@@ -72,26 +80,49 @@ impl Guest {
                 self.vcpu.run()?
             };
             match stopped {
-                Exit::Interrupted => {
-                    self.vcpu.clear_immediate_exit();
-                    self.at_position = false;
-                    return Ok(Sought::Kicked);
-                }
                 Exit::Debug { pc, .. } if near && pc == point.rip => {}
-                exit => {
-                    if let Some(branches) = &mut self.branches
-                        && let now = branches.counter.branches()?
-                        && let Some(beyond) = now.checked_sub(point.branches)
-                        && beyond > 0
-                    {
-                        return Ok(Sought::Missed(branches.too_far(beyond)));
-                    }
-                    return Ok(Sought::Missed(format!(
-                        "{left} branches before it there was another exit ({exit:?})"
-                    )));
-                }
+                exit => return self.stopped_by(&exit, point),
             }
         }
+    }
+
+    /// While the guest stands at the point's instruction with other registers, which cost no system call to
+    /// look at: runs it on, and says what stopped it next. Should it run by the point that way, the alarm
+    /// stops it.
+    fn pass_by(&mut self, point: &Point) -> Result<Option<Exit>, VmmError> {
+        let Some(branches) = &mut self.branches else {
+            return Ok(None);
+        };
+        if !branches.debugging || !branches.plain {
+            return Ok(None);
+        }
+        let regs = self.vcpu.regs();
+        if regs.rip != point.rip || hash::registers(&regs) == point.registers {
+            return Ok(None);
+        }
+        branches.stops += 1;
+        self.vcpu.step_over();
+        self.vcpu.run().map(Some)
+    }
+
+    /// Something else than a visit of the point's instruction stopped the guest.
+    fn stopped_by(&mut self, exit: &Exit, point: &Point) -> Result<Sought, VmmError> {
+        if matches!(exit, Exit::Interrupted) {
+            self.vcpu.clear_immediate_exit();
+            self.at_position = false;
+            return Ok(Sought::Kicked);
+        }
+        let Some(branches) = &mut self.branches else {
+            return Ok(Sought::Missed("nothing counts branches".to_owned()));
+        };
+        let now = branches.counter.branches()?;
+        Ok(Sought::Missed(match now.checked_sub(point.branches) {
+            Some(beyond) if beyond > 0 => branches.too_far(beyond),
+            _ => format!(
+                "{} branches before it there was another exit ({exit:?})",
+                point.branches - now
+            ),
+        }))
     }
 
     /// Runs to the next time that the point's instruction is about to run, or has run in part.
@@ -99,6 +130,9 @@ impl Guest {
         let regs = self.vcpu.regs();
         if regs.rip == point.rip {
             let repeated = rep::at(&self.vcpu, self.vm.memory(), &regs)?;
+            if let Some(branches) = &mut self.branches {
+                branches.plain = repeated.is_none();
+            }
             match repeated {
                 Some(repeated) if here && regs.rcx > point.rcx => {
                     return self.repeat_until(point, &repeated);
