@@ -74,7 +74,7 @@ pub struct GuestOptions {
     pub patience_ms: u64,
     /// Within so many seconds the backup has compared all of its RAM with the primary's once, a share with
     /// every epoch; 0 compares none.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     pub ram_check_seconds: u64,
     /// An epoch of the log ends after so many milliseconds, if no output waits and the guest does not idle
     /// before; framing, digest and acknowledgement follow it.
