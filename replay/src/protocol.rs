@@ -65,6 +65,7 @@ mod primary;
 mod role;
 #[cfg(test)]
 mod tests;
+mod told;
 
 pub use self::core::Core;
 pub use event::{
@@ -73,6 +74,7 @@ pub use event::{
 };
 pub use facts::{DiskFacts, Facts, RejectReason};
 pub use message::{
-    Ack, ByeReason, Commit, EndReason, Generation, Hello, Join, Message, PROTOCOL_VERSION, Welcome,
+    Ack, ByeReason, Commit, EndReason, FEATURE_PAGE_HASHES, FEATURES, Generation, Hello, Join,
+    Message, PROTOCOL_VERSION, PageHash, PageHashes, Welcome,
 };
 pub use role::{Config, Role, Start, Status};

@@ -4,7 +4,8 @@ use super::*;
 use crate::codec::EpochBuilder;
 use crate::entry::{Event, Page, Position};
 use crate::protocol::{
-    Ack, ByeReason, Commit, DiskFacts, EndReason, Facts, Hello, Join, RejectReason, Welcome,
+    Ack, ByeReason, Commit, DiskFacts, EndReason, Facts, Hello, Join, PageHash, PageHashes,
+    RejectReason, Welcome,
 };
 
 fn epoch(epoch: Epoch, entries: u64) -> EncodedEpoch {
@@ -77,6 +78,11 @@ fn messages() -> Vec<Message> {
         Message::Bye {
             reason: ByeReason::Stopped,
         },
+        Message::PageHashes(PageHashes {
+            first_gfn: 7,
+            hashes: vec![PageHash([9; 16]), PageHash::ZEROS],
+            last: true,
+        }),
     ]
 }
 

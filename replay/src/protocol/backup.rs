@@ -250,10 +250,7 @@ impl Backup {
         let generation = self.generation + 1;
         shared.generation = generation;
         out.push(Action::GoLive { generation });
-        State::Alone(Alone {
-            closed: self.received,
-            cloning: None,
-        })
+        State::Alone(Alone::new(self.received))
     }
 
     /// While the primary is there, a fresh clone repairs it. When it isn't, a copy that differs is

@@ -9,9 +9,10 @@ use super::event::{PeerId, ProtocolError};
 use super::facts::RejectReason;
 use super::joining::Joining;
 use super::link::{Link, MS};
-use super::message::{ByeReason, Generation, Hello, Message, PROTOCOL_VERSION, Welcome};
+use super::message::{ByeReason, FEATURES, Generation, Hello, Message, PROTOCOL_VERSION, Welcome};
 use super::primary::{Alone, Primary, Starting};
 use super::role::{Config, Role, Start, Status};
+use super::told::Told;
 
 /// Most connections that may wait for their introduction.
 const VISITORS_MAX: usize = 16;
@@ -398,9 +399,10 @@ impl Core {
             generation,
             ..
         } = &self.shared;
+        let features = hello.features & FEATURES;
         let message = Message::Welcome(Welcome {
             protocol_version: PROTOCOL_VERSION,
-            features: 0,
+            features,
             host: config.host.clone(),
             generation: *generation,
             commit: config.commit,
@@ -412,6 +414,7 @@ impl Core {
         out.push(Action::Established { peer });
         out.push(Action::Send { peer, message });
         out.push(Action::StartClone { peer });
+        alone.told = Told::begin(features, peer, out);
         out.push(Action::Note(Note::Joining { host }));
     }
 

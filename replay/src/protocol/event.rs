@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::facts::RejectReason;
-use super::message::{ByeReason, EndReason, Generation, Message};
+use super::message::{ByeReason, EndReason, Generation, Message, PageHashes};
 use super::role::Role;
 use crate::codec::EncodedEpoch;
 use crate::entry::{Epoch, Page};
@@ -187,8 +187,25 @@ pub enum Action {
     /// Dial the primary (or each of several candidates in turn) until a connection is made.
     Connect,
     /// Begin a live clone to the peer: send it pages while the guest runs, then stop the guest at
-    /// the end of an epoch, send the rest, and report [`Event::CloneReady`].
+    /// the end of an epoch, send the rest, and report [`Event::CloneReady`]. What the peer has already
+    /// comes by `TakeHashes`.
     StartClone {
+        /// To whom.
+        peer: PeerId,
+    },
+    /// What of the guest's RAM the peer, to which a clone was started, has already; in rising order. No
+    /// page is sent ([`Message::ClonePages`]) before it is covered by what was said.
+    TakeHashes {
+        /// Who.
+        peer: PeerId,
+        /// What it has.
+        hashes: PageHashes,
+    },
+    /// Tell the peer (the primary) what RAM is left of the copy that was dropped last
+    /// ([`Message::PageHashes`], by the daemon itself), once no thread writes to it any more; a single
+    /// empty message if there is none. What is told is the RAM that the clone goes on with, unless it
+    /// is dropped before.
+    TellHashes {
         /// To whom.
         peer: PeerId,
     },
@@ -218,11 +235,13 @@ pub enum Action {
         /// The generation that this side won.
         generation: Generation,
     },
-    /// Write pages into the guest that is being joined.
+    /// Write pages into the guest that is being joined. Its RAM starts with what was told after
+    /// `TellHashes`, and with zeros if nothing was.
     ApplyPages(Vec<Page>),
     /// Give an epoch to the replayer, in order. `Executed` comes back.
     DeliverEpoch(EncodedEpoch),
-    /// Throw the replayed copy of the guest away; no `Executed` of it may follow.
+    /// Throw the replayed copy of the guest away; no `Executed` of it may follow. Its RAM may be kept
+    /// for `TellHashes`.
     DropGuest,
     /// Try the test-and-set; an [`Event::Arbiter`] comes back.
     AskArbiter {
@@ -315,6 +334,12 @@ pub enum ProtocolError {
     /// It sent more log than the backup's buffer holds, though it should have waited.
     #[error("it sent more log than is buffered here")]
     TooFarAhead,
+    /// Hashes that overlap, go backwards, lie beyond RAM, or are too many.
+    #[error("it sent hashes of pages from {first_gfn:#x} on that belong nowhere")]
+    BadHashes {
+        /// The first page that they are of.
+        first_gfn: u64,
+    },
     /// It speaks another version after all.
     #[error("it speaks protocol version {0}")]
     Version(u32),

@@ -7,7 +7,8 @@ use super::event::ProtocolError;
 use super::event::{Action, ArbiterAnswer, DisconnectReason, Event, HaltReason, Note};
 use super::link::Link;
 use super::message::{
-    ByeReason, Generation, Hello, Join, Message, NUMBER_MAX, PROTOCOL_VERSION, Welcome,
+    ByeReason, FEATURE_PAGE_HASHES, FEATURES, Generation, Hello, Join, Message, NUMBER_MAX,
+    PROTOCOL_VERSION, Welcome,
 };
 use super::primary::{lose, send, unwanted};
 use crate::codec::EncodedEpoch;
@@ -115,7 +116,7 @@ impl Joining {
 fn hello(shared: &Shared) -> Message {
     Message::Hello(Box::new(Hello {
         protocol_version: PROTOCOL_VERSION,
-        features: 0,
+        features: FEATURES,
         host: shared.config.host.clone(),
         generation: shared.generation,
         wants: Join::Clone,
@@ -148,9 +149,15 @@ fn greeted(mut link: Link, message: Message, shared: &mut Shared, out: &mut Vec<
         Message::Welcome(welcome) => match accept(&welcome, shared) {
             Ok(()) => {
                 let Welcome {
-                    host, generation, ..
+                    host,
+                    generation,
+                    features,
+                    ..
                 } = welcome;
                 out.push(Action::Established { peer });
+                if features & FEATURE_PAGE_HASHES != 0 {
+                    out.push(Action::TellHashes { peer });
+                }
                 out.push(Action::Note(Note::Joining { host: host.clone() }));
                 link.host = host;
                 return State::Joining(Joining::Cloning(Cloning {

@@ -10,6 +10,11 @@ use crate::protocol::facts::{Facts, RejectReason};
 /// Version of the protocol that this build speaks; raised with any change to a message.
 pub const PROTOCOL_VERSION: u32 = 2;
 
+/// Feature: before its clone begins, a joiner says what RAM it has ([`Message::PageHashes`]).
+pub const FEATURE_PAGE_HASHES: u64 = 1;
+/// Features of this build.
+pub const FEATURES: u64 = FEATURE_PAGE_HASHES;
+
 /// Number of a term of office: it rises by one each time that a copy of the guest becomes the only
 /// live one, by a test-and-set at the arbiter. 0 is before the guest's first start.
 pub type Generation = u64;
@@ -61,6 +66,8 @@ pub enum Message {
         /// Why.
         reason: ByeReason,
     },
+    /// What RAM the joiner has already ([`FEATURE_PAGE_HASHES`]).
+    PageHashes(PageHashes),
 }
 
 impl Message {
@@ -77,6 +84,7 @@ impl Message {
             Message::Heartbeat { .. } => "a heartbeat",
             Message::GuestEnded { .. } => "the end of the guest",
             Message::Bye { .. } => "a goodbye",
+            Message::PageHashes(_) => "hashes of pages",
         }
     }
 }
@@ -86,7 +94,7 @@ impl Message {
 pub struct Hello {
     /// [`PROTOCOL_VERSION`] of the sender.
     pub protocol_version: u32,
-    /// Features of the sender, a bit each; none so far. Both sides use what both have.
+    /// Features of the sender, a bit each ([`FEATURES`]). Both sides use what both have.
     pub features: u64,
     /// The sender's host name, for messages to people.
     pub host: String,
@@ -103,6 +111,42 @@ pub struct Hello {
 pub enum Join {
     /// To become a backup by a live clone of the running guest.
     Clone,
+}
+
+/// Some pages of the RAM that a joiner kept of an earlier copy. They come in rising order, the last one
+/// marked; pages that are in none of them are zeros there. A joiner without any RAM says that by a
+/// single one without hashes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PageHashes {
+    /// Frame number of the first page.
+    pub first_gfn: u64,
+    /// Of that page and those behind it, one each, at most [`PageHashes::MAX`].
+    pub hashes: Vec<PageHash>,
+    /// Nothing follows: all has been said.
+    pub last: bool,
+}
+
+impl PageHashes {
+    /// Most pages of one message: 64 KiB of hashes.
+    pub const MAX: usize = 4096;
+
+    /// The first page behind these.
+    pub fn end(&self) -> u64 {
+        self.first_gfn.saturating_add(self.hashes.len() as u64)
+    }
+}
+
+/// Half of a page's BLAKE3; [`PageHash::ZEROS`] for a page of zeros.
+///
+/// Pages whose hashes are equal are taken for equal and not sent. A guest chooses what is in its RAM, so
+/// nobody must be able to make two pages of one hash, which rules out checksums and fast hashes. By
+/// chance, any of the 2^20 pages of 4 GiB is mistaken with a probability of 2^-108.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PageHash(pub [u8; 16]);
+
+impl PageHash {
+    /// Of a page of zeros.
+    pub const ZEROS: PageHash = PageHash([0; 16]);
 }
 
 /// What a `Welcome` settles.

@@ -8,6 +8,7 @@ use super::event::{Action, DisconnectReason, Event, HaltReason, Note, PeerId, Pr
 use super::link::Link;
 use super::message::{Ack, Commit, Message};
 use super::role::Status;
+use super::told::Told;
 use crate::codec::EncodedEpoch;
 use crate::entry::Epoch;
 
@@ -41,10 +42,7 @@ impl Starting {
 fn go_alone(generation: u64, closed: Epoch, shared: &mut Shared, out: &mut Vec<Action>) -> State {
     shared.generation = generation;
     out.push(Action::GoAlone { generation });
-    State::Alone(Alone {
-        closed,
-        cloning: None,
-    })
+    State::Alone(Alone::new(closed))
 }
 
 /// Live, with nobody to take over.
@@ -54,9 +52,20 @@ pub(super) struct Alone {
     pub(super) closed: Epoch,
     /// Who is being sent a live clone.
     pub(super) cloning: Option<Link>,
+    /// What that one has said of its RAM.
+    pub(super) told: Told,
 }
 
 impl Alone {
+    /// Live, and `closed` is the last epoch.
+    pub(super) fn new(closed: Epoch) -> Alone {
+        Alone {
+            closed,
+            cloning: None,
+            told: Told::default(),
+        }
+    }
+
     pub(super) fn on(mut self, event: Event, shared: &mut Shared, out: &mut Vec<Action>) -> State {
         match event {
             Event::EpochClosed(epoch) => {
@@ -136,6 +145,12 @@ impl Alone {
                 return link.on_echo(heard);
             }
             Message::Bye { reason } => DisconnectReason::Left(reason),
+            Message::PageHashes(hashes) => {
+                match self.told.take(&hashes, shared.config.facts.ram_bytes) {
+                    Ok(()) => return out.push(Action::TakeHashes { peer, hashes }),
+                    Err(error) => DisconnectReason::Protocol(error),
+                }
+            }
             other => DisconnectReason::Protocol(ProtocolError::Unexpected(other.name())),
         };
         lose(link, why.to_string(), shared, out);

@@ -1,6 +1,7 @@
 //! Cores one event at a time.
 
 mod handshake;
+mod hashes;
 mod hostile;
 mod live;
 mod replica;

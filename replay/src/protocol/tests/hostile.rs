@@ -9,6 +9,10 @@ fn any_message() -> impl Strategy<Value = Message> {
     let epoch_number = number.clone();
     prop_oneof![
         Just(Message::Hello(Box::new(hello()))),
+        Just(Message::Hello(Box::new(Hello {
+            features: FEATURES,
+            ..hello()
+        }))),
         (number.clone(), any::<u32>(), any::<u32>()).prop_map(|(generation, detect, beat)| {
             Message::Welcome(Welcome {
                 generation,
@@ -44,6 +48,13 @@ fn any_message() -> impl Strategy<Value = Message> {
         }),
         Just(Message::Bye {
             reason: ByeReason::Failed
+        }),
+        (0..300u64, 0..300usize, any::<bool>()).prop_map(|(first_gfn, count, last)| {
+            Message::PageHashes(PageHashes {
+                first_gfn,
+                hashes: vec![PageHash::ZEROS; count],
+                last,
+            })
         }),
     ]
 }
