@@ -16,6 +16,7 @@ use vmm::cpu_model::{self, CpuModel};
 use vmm::guest::{Counting, Guest, Skid};
 use vmm::image::{BootFiles, ReadAt, find_boot_files};
 use vmm::kvm::{Vcpu, Vm, open_kvm, vm::supported_cpuid};
+use vmm::memory::Ram;
 use vmm::probe;
 
 use crate::cli::{GuestOptions, UsageError};
@@ -174,9 +175,14 @@ impl Shell {
 
     /// A guest with zeroed RAM and registers, for a snapshot to be loaded into.
     pub fn empty_guest(&self) -> Result<Guest> {
+        self.guest_with(Ram::allocate(self.ram_bytes)?)
+    }
+
+    /// A guest with this RAM (of [`Shell::ram_bytes`]) and zeroed registers, for a snapshot to be loaded
+    /// into. No other guest may run in the same RAM.
+    pub fn guest_with(&self, memory: Ram) -> Result<Guest> {
         let supported = supported_cpuid(&self.kvm)?;
         let cpuid = cpu_model::cpuid(self.cpu_model, &supported)?;
-        let memory = vmm::memory::Ram::allocate(self.ram_bytes)?;
         let vm = Vm::new(&self.kvm, memory, cpu_model::msr::CLOSED)?;
         let vcpu = Vcpu::new(&self.kvm, &vm, &cpuid)?;
         let mut guest = Guest::new(vm, vcpu, self.config.clone(), self.clock);

@@ -164,6 +164,14 @@ impl PageSet {
         }
     }
 
+    /// Whether a page is in the set.
+    pub fn contains(&self, gfn: u64) -> bool {
+        let word = usize::try_from(gfn / 64)
+            .ok()
+            .and_then(|at| self.words.get(at));
+        word.is_some_and(|word| word >> (gfn % 64) & 1 != 0)
+    }
+
     /// Number of pages in the set.
     pub fn len(&self) -> u64 {
         self.words.iter().map(|w| u64::from(w.count_ones())).sum()
@@ -228,6 +236,18 @@ mod tests {
         dirty.clear();
         take_device_dirty(&memory, &mut dirty);
         assert!(dirty.is_empty());
+    }
+
+    #[test]
+    fn a_set_has_the_pages_that_were_added_and_no_others() {
+        let mut set = PageSet::empty(1 << 20);
+        for gfn in [0, 63, 64, 255, 256, u64::MAX] {
+            set.insert(gfn);
+        }
+        let found: Vec<u64> = (0..300).filter(|gfn| set.contains(*gfn)).collect();
+        assert_eq!(found, [0, 63, 64, 255]);
+        assert_eq!(found, set.iter().collect::<Vec<_>>());
+        assert!(!set.contains(256) && !set.contains(u64::MAX));
     }
 
     #[test]

@@ -1,23 +1,32 @@
 //! Pre-copy of a live clone (the paper's FT VMotion): RAM goes out while the guest runs, again and
 //! again the pages it wrote meanwhile, until few are left; those travel in the snapshot for which
-//! it is stopped.
+//! it is stopped. A joiner that kept the RAM of an earlier copy says what it has, and is sent only what
+//! differs.
+//!
+//! * [`comparing`]: the first round, which compares.
+//! * [`telling`]: the joiner's side of that.
 //!
 //! All of that is done by a thread of its own, sending included, at a low priority: on a host with a
 //! single CPU a busy guest goes on at three quarters of its speed or more, and where there is a CPU
 //! to spare nothing slows the clone.
 
+mod comparing;
+pub mod telling;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use devices::layout::PAGE_BYTES;
 use replay::frame::encode;
-use replay::protocol::Message;
+use replay::protocol::{Message, PageHashes};
 use replay::{Epoch, Page};
 use vmm::kvm::DirtyRam;
 use vmm::memory::{PageSet, ram_bytes, read_page};
 
+use self::comparing::Comparing;
 use super::links::writer::Sent;
 use crate::host::priority::be_nice;
 use crate::outside::outbox::{Outbox, Outgoing};
@@ -31,6 +40,15 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// Sends a frame to the joiner.
 pub type SendFrame = Box<dyn FnMut(&[u8]) -> Sent + Send>;
 
+/// Why a clone failed.
+#[derive(Debug, thiserror::Error)]
+enum CloneError {
+    #[error(transparent)]
+    Vmm(#[from] vmm::VmmError),
+    #[error("the joiner did not say within {} s what RAM it has", .0.as_secs())]
+    SaysNothing(Duration),
+}
+
 /// A clone under way.
 pub struct Cloning {
     given_up: Arc<AtomicBool>,
@@ -42,8 +60,10 @@ pub struct Cloning {
 pub struct Precopied {
     /// Rounds over the guest's RAM, the first one included.
     pub rounds: u32,
-    /// Pages sent in them, without those of zeros that the joiner has anyway.
-    pub pages: u64,
+    /// Pages sent in them.
+    pub pages_sent: u64,
+    /// Pages that the joiner had already, without those of zeros.
+    pub pages_equal: u64,
     /// Pages left to the snapshot.
     pub left: u64,
     /// How long it took.
@@ -51,13 +71,15 @@ pub struct Precopied {
 }
 
 impl Cloning {
-    /// Starts to send the guest's RAM through `send`; its log begins with epoch `first`.
+    /// Starts to send the guest's RAM through `send`, but for what the joiner has: it says so in
+    /// `theirs`, page by page in rising order, the last message marked. The log begins with epoch `first`.
     ///
     /// # Errors
     /// The host has no thread left.
     pub fn start(
         ram: DirtyRam,
         first: Epoch,
+        theirs: Receiver<PageHashes>,
         send: SendFrame,
         inbox: Arc<Inbox>,
         outbox: Arc<Outbox>,
@@ -69,11 +91,13 @@ impl Cloning {
             .spawn(move || {
                 let mut precopy = Precopy {
                     ram: &ram,
-                    given_up: &flag,
-                    send,
+                    sender: Sender {
+                        given_up: flag,
+                        send,
+                    },
                     done: Precopied::default(),
                 };
-                match precopy.run() {
+                match precopy.run(&theirs) {
                     Ok(Some(pages)) => {
                         let done = precopy.done;
                         inbox.order(Order::BeginLog { first, pages });
@@ -127,23 +151,49 @@ fn round(number: u32) -> Option<Round> {
     Some(Round { nice, few })
 }
 
+/// Sends frames in a clone's good time.
+struct Sender {
+    given_up: Arc<AtomicBool>,
+    send: SendFrame,
+}
+
+impl Sender {
+    fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire)
+    }
+
+    /// Sends a message; `false` when given up.
+    fn send(&mut self, message: &Message) -> bool {
+        let Ok(frame) = encode(message) else {
+            return false; // A page of another size, which nobody here makes.
+        };
+        while !self.is_given_up() {
+            match (self.send)(&frame) {
+                Sent::Yes => return true,
+                Sent::Later => std::thread::sleep(PAUSE),
+                Sent::Gone => return false,
+            }
+        }
+        false
+    }
+}
+
 struct Precopy<'a> {
     ram: &'a DirtyRam,
-    given_up: &'a AtomicBool,
-    send: SendFrame,
+    sender: Sender,
     done: Precopied,
 }
 
 impl Precopy<'_> {
     /// Sends RAM; what is left at the end is the answer (`None` if given up).
-    fn run(&mut self) -> Result<Option<PageSet>, vmm::VmmError> {
+    fn run(&mut self, theirs: &Receiver<PageHashes>) -> Result<Option<PageSet>, CloneError> {
         let start = Instant::now();
-        let mut dirty = PageSet::empty(ram_bytes(self.ram.memory()));
+        let mut pages = PageSet::empty(ram_bytes(self.ram.memory()));
         self.ram.log(true)?;
-        // What was written up to here goes with the first round.
-        self.ram.take_dirty(&mut dirty)?;
-        let mut pages = self.ram.touched();
-        dirty.clear();
+        // What was written up to here is compared in the first round. What is written from here on goes
+        // with a later one, whatever came of comparing: so the log is cleared before any page is read.
+        self.ram.take_dirty(&mut pages)?;
+        let touched = self.ram.touched();
         let mut number = 0;
         while let Some(round) = round(number) {
             if number > 0 && pages.len() <= round.few {
@@ -153,8 +203,11 @@ impl Precopy<'_> {
                 // Becoming less nice takes a right that ftd may not have.
                 tracing::debug!("nice {} is not to be had: {error}", round.nice);
             }
-            // The other side's RAM starts as zeros.
-            if !self.send_all(pages.iter(), number == 0) {
+            let sent = match number {
+                0 => Comparing::new(self, &touched).run(theirs)?,
+                _ => self.send_all(pages.iter()),
+            };
+            if !sent {
                 return Ok(None);
             }
             number += 1;
@@ -164,53 +217,28 @@ impl Precopy<'_> {
         self.done.rounds = number;
         self.done.left = pages.len();
         self.done.took = start.elapsed();
-        Ok((!self.given_up.load(Ordering::Acquire)).then_some(pages))
+        Ok((!self.sender.is_given_up()).then_some(pages))
     }
 
-    /// Sends these pages; `false` when given up. `skip_zeros` leaves pages of zeros out, which
-    /// otherwise cost a byte or two each.
-    fn send_all(&mut self, mut pages: impl Iterator<Item = u64>, skip_zeros: bool) -> bool {
-        loop {
-            let (message, more) = self.read(&mut pages, skip_zeros);
-            self.done.pages += message.len() as u64;
-            if !message.is_empty() && !self.send_message(message) {
-                return false;
-            }
-            if !more {
-                return true;
-            }
-        }
-    }
-
-    fn send_message(&mut self, pages: Vec<Page>) -> bool {
-        let Ok(frame) = encode(&Message::ClonePages { pages }) else {
-            return false; // A page of another size, which `read` does not make.
-        };
-        while !self.given_up.load(Ordering::Acquire) {
-            match (self.send)(&frame) {
-                Sent::Yes => return true,
-                Sent::Later => std::thread::sleep(PAUSE),
-                Sent::Gone => return false,
-            }
-        }
-        false
-    }
-
-    /// Reads some of these pages, and whether there may be more of them.
-    fn read(&self, pages: &mut impl Iterator<Item = u64>, skip_zeros: bool) -> (Vec<Page>, bool) {
+    /// Sends these pages; `false` when given up.
+    fn send_all(&mut self, pages: impl Iterator<Item = u64>) -> bool {
         let mut bytes = [0u8; PAGE_BYTES as usize];
         let mut message = Vec::with_capacity(PAGES_A_MESSAGE);
-        for _ in 0..PAGES_A_MESSAGE {
-            let Some(gfn) = pages.next() else {
-                return (message, false);
-            };
+        for gfn in pages {
             read_page(self.ram.memory(), gfn, &mut bytes);
-            let page = Page::of(gfn, &bytes);
-            if !(skip_zeros && page.data.is_empty()) {
-                message.push(page);
+            message.push(Page::of(gfn, &bytes));
+            if message.len() == PAGES_A_MESSAGE && !self.send_pages(&mut message) {
+                return false;
             }
         }
-        (message, true)
+        self.send_pages(&mut message)
+    }
+
+    /// Sends what is in `pages`, and empties it; `false` when given up.
+    fn send_pages(&mut self, pages: &mut Vec<Page>) -> bool {
+        let pages = std::mem::take(pages);
+        self.done.pages_sent += pages.len() as u64;
+        pages.is_empty() || self.sender.send(&Message::ClonePages { pages })
     }
 }
 

@@ -6,6 +6,7 @@
 //! * [`copy`]: the copy of the guest on this side.
 //! * [`ending`]: how a side ends.
 //! * [`holding`]: having the guest: signs of life on the shared storage.
+//! * [`leftover`]: the RAM of a copy that was dropped, for the next one.
 //! * [`notes`]: what the operator and the journal are told.
 //! * [`outgoing`]: what the other threads hand to the loop.
 
@@ -15,6 +16,7 @@ mod channel;
 mod copy;
 mod ending;
 mod holding;
+mod leftover;
 mod notes;
 mod outgoing;
 
@@ -23,19 +25,21 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use mio::net::TcpListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use replay::protocol::{Action, Config, Core, Event, HaltReason, PeerId, Role};
+use replay::protocol::{Action, Config, Core, Event, HaltReason, PageHashes, PeerId, Role};
 use serde_json::json;
 use vmm::guest::Guest;
 
 use self::asked::Kept;
 use self::copy::{Copies, Copy};
 use self::holding::Holding;
+use self::leftover::Leftover;
 use super::asker::Asker;
 use super::clone::{Cloning, Precopied};
 use super::held::Held;
@@ -103,8 +107,11 @@ pub struct Pair {
     guest_mac: [u8; 6],
     copies: Copies,
     ram: Option<vmm::kvm::DirtyRam>,
+    leftover: Leftover,
     /// To be cloned to as soon as the shared storage knows of it.
-    clone_waiting: Option<PeerId>,
+    clone_waiting: Option<(PeerId, Receiver<PageHashes>)>,
+    /// Where what that joiner has goes, or that to which a clone is under way.
+    joiner_has: Option<Sender<PageHashes>>,
     cloning: Option<(PeerId, Cloning)>,
     precopied: Option<Precopied>,
     log_from: Vec<SocketAddr>,
@@ -182,7 +189,9 @@ impl Pair {
             guest_mac: guest_options.mac.0,
             ram: guest.as_ref().map(Guest::dirty_ram),
             copies: Copies::new(guest.map_or(Copy::None, |guest| Copy::Booted(Box::new(guest)))),
+            leftover: Leftover::default(),
             clone_waiting: None,
+            joiner_has: None,
             cloning: None,
             precopied: None,
             log_from: options.log_from,
@@ -253,6 +262,7 @@ impl Pair {
                 self.tell(Event::Tick)?;
             }
             self.redial();
+            self.tell_hashes()?;
             self.outbox
                 .clog(self.links.backlog_bytes_max() > BACKLOG_BYTES_MAX);
         }

@@ -102,6 +102,11 @@ impl DirtyRam {
         &self.memory
     }
 
+    /// RAM alone, which outlives the VM that it belonged to.
+    pub fn into_ram(self) -> Ram {
+        self.memory
+    }
+
     /// Starts or stops KVM's log of pages that the vCPU writes. Off at first: with it on, KVM maps
     /// every page by itself and faults on its first write.
     #[allow(unsafe_code)]

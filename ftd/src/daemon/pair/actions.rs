@@ -1,9 +1,10 @@
 //! What each of the core's actions does here.
 
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 
 use anyhow::{Result, bail};
-use replay::protocol::{Action, ByeReason, DisconnectReason, PeerId};
+use replay::protocol::{Action, ByeReason, DisconnectReason, PageHashes, PeerId};
 use serde_json::json;
 use vmm::guest::Guest;
 
@@ -34,8 +35,19 @@ impl Pair {
             }
             Action::Connect => self.dial_at = Some(monotonic_ns()),
             Action::StartClone { peer } => self.start_clone(peer),
+            Action::TakeHashes { hashes, .. } => {
+                if let Some(joiner_has) = &self.joiner_has {
+                    // Whoever no longer listens has given the clone up.
+                    drop(joiner_has.send(hashes));
+                }
+            }
+            Action::TellHashes { peer } => {
+                self.leftover.ask(peer);
+                self.tell_hashes()?;
+            }
             Action::StopClone { peer } => {
                 self.clone_waiting = None;
+                self.joiner_has = None;
                 if let Some((_, cloning)) = self.cloning.take_if(|(to, _)| *to == peer) {
                     cloning.give_up();
                 }
@@ -113,11 +125,13 @@ impl Pair {
     /// Once the joiner can take over, whoever starts a primary must know that somebody may: so the
     /// shared storage is told first.
     fn start_clone(&mut self, peer: PeerId) {
-        self.clone_waiting = Some(peer);
+        let (joiner_has, theirs) = channel();
+        self.joiner_has = Some(joiner_has);
+        self.clone_waiting = Some((peer, theirs));
         self.may_pass(true);
     }
 
-    pub(super) fn begin_clone(&mut self, peer: PeerId) -> Result<()> {
+    pub(super) fn begin_clone(&mut self, peer: PeerId, theirs: Receiver<PageHashes>) -> Result<()> {
         let first = self.core.status().epoch + 1;
         self.join_started_at = Some(monotonic_ns());
         self.journal
@@ -130,13 +144,18 @@ impl Pair {
         };
         let send = Box::new(move |frame: &[u8]| door.send(frame));
         let (inbox, outbox) = (Arc::clone(&self.inbox), Arc::clone(&self.outbox));
-        self.cloning = Some((peer, Cloning::start(ram, first, send, inbox, outbox)?));
+        let cloning = Cloning::start(ram, first, theirs, send, inbox, outbox)?;
+        self.cloning = Some((peer, cloning));
         Ok(())
     }
 
     fn filling(&mut self) -> Result<&mut Guest> {
         if !matches!(self.copies.current, Copy::Filling(_)) {
-            self.copies.current = Copy::Filling(Box::new(self.shell.empty_guest()?));
+            let guest = match self.leftover.take() {
+                Some(ram) => self.shell.guest_with(ram)?,
+                None => self.shell.empty_guest()?,
+            };
+            self.copies.current = Copy::Filling(Box::new(guest));
         }
         match &mut self.copies.current {
             Copy::Filling(guest) => Ok(guest),
@@ -172,11 +191,5 @@ impl Pair {
             queue.push(epoch);
         }
         Ok(())
-    }
-
-    fn drop_guest(&mut self) {
-        self.copies.drop_current();
-        self.kept.replayed_to = None;
-        self.ram = None;
     }
 }

@@ -75,12 +75,20 @@ impl Copies {
         copy == self.serial && matches!(self.current, Copy::Following { .. } | Copy::Live { .. })
     }
 
-    /// Throws the current copy away. Its thread ends by itself, soon.
-    pub(super) fn drop_current(&mut self) {
-        if let Copy::Following { queue, thread } = self.take() {
-            queue.end(Ending::Drop);
-            self.leaving.push((self.serial, thread));
-        }
+    /// Throws the current copy away. Its thread, if it had one, ends by itself, soon.
+    pub(super) fn drop_current(&mut self) -> Option<CopySerial> {
+        let Copy::Following { queue, thread } = self.take() else {
+            return None;
+        };
+        queue.end(Ending::Drop);
+        self.leaving.push((self.serial, thread));
+        Some(self.serial)
+    }
+
+    /// Whether the thread of a copy that was thrown away still runs.
+    pub(super) fn is_leaving(&self, copy: CopySerial) -> bool {
+        let mut leaving = self.leaving.iter();
+        leaving.any(|(old, thread)| *old == copy && !thread.is_finished())
     }
 
     /// The thread of `copy` has said its last word. `None` if that copy had been thrown away.

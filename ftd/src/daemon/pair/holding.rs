@@ -86,8 +86,8 @@ impl Pair {
     /// A sign is on the storage.
     pub(super) fn signed(&mut self, begun_ns: u64, may_pass: bool) -> Result<()> {
         self.holding.signed_at = begun_ns;
-        if may_pass && let Some(peer) = self.clone_waiting.take() {
-            self.begin_clone(peer)?;
+        if may_pass && let Some((peer, theirs)) = self.clone_waiting.take() {
+            self.begin_clone(peer, theirs)?;
         }
         Ok(())
     }

@@ -31,6 +31,7 @@ impl Pair {
                 Outgoing::CloneStopped { stop_ns } => self.clone_stopped(stop_ns),
                 Outgoing::CloneReady { first } => self.clone_ready(first)?,
                 Outgoing::CloneFailed { why } => {
+                    self.joiner_has = None;
                     if let Some((peer, _)) = self.cloning.take() {
                         self.tell(Event::CloneFailed { peer, why })?;
                     }
@@ -118,23 +119,27 @@ impl Pair {
             return Ok(());
         };
         self.precopied = cloning.join();
+        self.joiner_has = None;
         self.tell(Event::CloneReady { peer, first })
     }
 
     fn clone_stopped(&mut self, stop_ns: u64) {
         let Precopied {
             rounds,
-            pages,
+            pages_sent,
+            pages_equal,
             left,
             took,
         } = self.precopied.take().unwrap_or_default();
         self.journal.event(
             "cloned",
-            json!({"clone_stop_ms": stop_ns as f64 / 1e6, "rounds": rounds, "pages": pages,
-                   "pages_left": left, "precopy_ms": took.as_secs_f64() * 1e3}),
+            json!({"clone_stop_ms": stop_ns as f64 / 1e6, "rounds": rounds,
+                   "pages_sent": pages_sent, "pages_equal": pages_equal, "pages_left": left,
+                    "precopy_ms": took.as_secs_f64() * 1e3}),
         );
         tracing::info!(
-            "the guest stood for {:.1} ms to be cloned, after {rounds} rounds with {pages} pages",
+            "the guest stood for {:.1} ms to be cloned, after {rounds} rounds with {pages_sent} pages; \
+             {pages_equal} more were there already",
             stop_ns as f64 / 1e6
         );
     }

@@ -1,0 +1,191 @@
+//! A joiner that kept the RAM of its last copy tells the primary what is in it.
+//!
+//! By a thread of its own: to hash RAM takes a second or so, and the loop has heartbeats to send. The
+//! primary sends pages meanwhile, but none of which nothing was said yet.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use devices::layout::PAGE_BYTES;
+use replay::protocol::{Message, PageHash, PageHashes};
+use vmm::memory::{Ram, ram_bytes, read_page, touched_pages};
+
+use super::{SendFrame, Sender};
+use crate::host::priority::be_nice;
+
+/// Most pages of one message: so few that the primary has soon something to compare.
+const PAGES: usize = 512;
+/// So many pages of zeros are cheaper to name than a further message is.
+const GAP: usize = 16;
+
+pub(super) const PAGE: usize = PAGE_BYTES as usize;
+pub(super) static ZEROS: [u8; PAGE] = [0; PAGE];
+
+/// The hash by which pages are compared.
+pub(super) fn hash_of(page: &[u8; PAGE]) -> PageHash {
+    if *page == ZEROS {
+        return PageHash::ZEROS;
+    }
+    let mut half = [0; 16];
+    half.copy_from_slice(&blake3::hash(page).as_bytes()[..16]);
+    PageHash(half)
+}
+
+/// Telling, until it is done or this is dropped.
+pub struct Telling {
+    given_up: Arc<AtomicBool>,
+}
+
+impl Telling {
+    /// Tells through `send` what is in `ram`, to which nobody may write but the clone for which it is
+    /// told.
+    ///
+    /// # Errors
+    /// The host has no thread left.
+    pub fn start(ram: Ram, send: SendFrame) -> std::io::Result<Telling> {
+        let given_up = Arc::new(AtomicBool::new(false));
+        let mut sender = Sender {
+            given_up: Arc::clone(&given_up),
+            send,
+        };
+        std::thread::Builder::new()
+            .name("hashes".to_owned())
+            .spawn(move || {
+                if let Err(error) = be_nice(5) {
+                    tracing::debug!("cannot become nicer: {error}");
+                }
+                tell(&ram, |said| sender.send(&Message::PageHashes(said)));
+            })?;
+        Ok(Telling { given_up })
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.given_up.store(true, Ordering::Release);
+    }
+}
+
+/// Says what is in `ram`, until `say` returns false.
+fn tell(ram: &Ram, mut say: impl FnMut(PageHashes) -> bool) {
+    let mut said = PageHashes::default();
+    let mut bytes = ZEROS;
+    for gfn in touched_pages(ram).iter() {
+        read_page(ram, gfn, &mut bytes);
+        let hash = hash_of(&bytes);
+        if hash == PageHash::ZEROS {
+            continue;
+        }
+        let near = gfn <= said.end() + GAP as u64 && said.hashes.len() + GAP < PAGES;
+        if !near && !said.hashes.is_empty() && !say(std::mem::take(&mut said)) {
+            return;
+        }
+        if said.hashes.is_empty() {
+            said.first_gfn = gfn;
+        }
+        while said.end() < gfn {
+            said.hashes.push(PageHash::ZEROS);
+        }
+        said.hashes.push(hash);
+    }
+    if said.hashes.is_empty() {
+        said.first_gfn = ram_bytes(ram) / PAGE_BYTES;
+    }
+    said.last = true;
+    say(said);
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::{Bytes, GuestAddress};
+
+    use super::*;
+
+    fn told(ram: &Ram) -> Vec<PageHashes> {
+        let mut all = Vec::new();
+        tell(ram, |said| {
+            all.push(said);
+            true
+        });
+        all
+    }
+
+    #[test]
+    fn pages_that_differ_in_a_bit_have_different_hashes() {
+        let mut page = ZEROS;
+        assert_eq!(hash_of(&page), PageHash::ZEROS);
+        page[4095] = 1;
+        let one = hash_of(&page);
+        page[4095] = 2;
+        let other = hash_of(&page);
+        assert!(one != other && one != PageHash::ZEROS && other != PageHash::ZEROS);
+        let whole = blake3::hash(&page);
+        assert_eq!(other.0, whole.as_bytes()[..16]);
+    }
+
+    #[test]
+    fn all_that_is_not_zeros_is_told_once_in_rising_order() {
+        let ram = Ram::allocate(32 << 20).unwrap();
+        let mut written: Vec<u64> = [0, 1, 2, 10, 27, 28, 44, 4000].into();
+        written.extend(5000..7000);
+        written.push(8191);
+        for gfn in &written {
+            let at = GuestAddress(gfn * PAGE_BYTES);
+            ram.write_obj(gfn + 1, at).unwrap();
+        }
+        // Touched, but zeros.
+        ram.write_obj(0u64, GuestAddress(7500 * PAGE_BYTES))
+            .unwrap();
+        let all = told(&ram);
+        let (last, others) = all.split_last().unwrap();
+        assert!(last.last && others.iter().all(|said| !said.last));
+        let mut next = 0;
+        let mut found = Vec::new();
+        for said in &all {
+            assert!(
+                said.first_gfn >= next && said.hashes.len() <= PAGES,
+                "{next}"
+            );
+            next = said.end();
+            for (gfn, hash) in (said.first_gfn..).zip(&said.hashes) {
+                if *hash != PageHash::ZEROS {
+                    found.push(gfn);
+                    let mut page = ZEROS;
+                    page[..8].copy_from_slice(&(gfn + 1).to_le_bytes());
+                    assert_eq!(*hash, hash_of(&page), "{gfn}");
+                }
+            }
+        }
+        assert_eq!(found, written);
+        assert_eq!(next, 8192);
+        // 0 to 44 and the 2000 in a row, cut; two that stand alone.
+        assert_eq!(all.len(), 1 + 1 + 5 + 1, "{all:?}");
+    }
+
+    #[test]
+    fn ram_without_anything_is_told_in_one_word() {
+        let ram = Ram::allocate(1 << 20).unwrap();
+        ram.write_obj(0u64, GuestAddress(0)).unwrap();
+        let nothing = PageHashes {
+            first_gfn: 256,
+            hashes: Vec::new(),
+            last: true,
+        };
+        assert_eq!(told(&ram), [nothing]);
+    }
+
+    #[test]
+    fn nobody_is_told_more_than_he_hears() {
+        let ram = Ram::allocate(16 << 20).unwrap();
+        for gfn in 0..4096 {
+            let at = GuestAddress(gfn * PAGE_BYTES);
+            ram.write_obj(1u8, at).unwrap();
+        }
+        let mut count = 0;
+        tell(&ram, |_| {
+            count += 1;
+            count < 2
+        });
+        assert_eq!(count, 2);
+    }
+}

@@ -1,0 +1,96 @@
+//! The RAM of a copy that was dropped. It is nearly equal to the guest's, so the next copy starts with
+//! it, and the primary is told what is in it and sends the rest.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use replay::protocol::{Message, PageHashes, PeerId};
+use vmm::memory::Ram;
+
+use super::Pair;
+use super::copy::Copy;
+use crate::daemon::clone::telling::Telling;
+use crate::outside::outbox::CopySerial;
+
+/// How long the thread of a copy that was dropped may take to end. The next copy does without its RAM
+/// then.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is left of the copy before.
+#[derive(Default)]
+pub(super) struct Leftover {
+    ram: Option<Ram>,
+    /// Whose thread may still write to it.
+    used_by: Option<CopySerial>,
+    /// Who wants to know what is in it, and since when.
+    asked: Option<(PeerId, Instant)>,
+    /// It is being told, or has been.
+    telling: Option<Telling>,
+}
+
+impl Leftover {
+    /// A primary wants to know.
+    pub(super) fn ask(&mut self, peer: PeerId) {
+        self.telling = None;
+        self.asked = Some((peer, Instant::now()));
+    }
+
+    /// The RAM that the next copy starts with, which is what was told; none for zeros.
+    pub(super) fn take(&mut self) -> Option<Ram> {
+        let ram = self.ram.take();
+        // Nobody was told of it: the primary takes it for zeros.
+        ram.filter(|_| self.telling.is_some())
+    }
+}
+
+impl Pair {
+    /// Throws this side's copy away, but for its RAM.
+    pub(super) fn drop_guest(&mut self) {
+        let filled = match &self.copies.current {
+            Copy::Filling(guest) => Some(guest.dirty_ram()),
+            _ => None,
+        };
+        let used_by = self.copies.drop_current();
+        self.kept.replayed_to = None;
+        self.leftover.asked = None;
+        self.leftover.telling = None;
+        // A joiner that had got nothing yet keeps what it has.
+        if let Some(ram) = filled.or(self.ram.take()) {
+            self.leftover.ram = Some(ram.into_ram());
+            self.leftover.used_by = used_by;
+        }
+    }
+
+    /// Tells the primary that asked what RAM is here, as soon as nobody writes to it any more.
+    pub(super) fn tell_hashes(&mut self) -> Result<()> {
+        let Some((peer, since)) = self.leftover.asked else {
+            return Ok(());
+        };
+        let used = |copy| self.copies.is_leaving(copy);
+        if self.leftover.used_by.is_some_and(used) {
+            if since.elapsed() < PATIENCE {
+                return Ok(());
+            }
+            tracing::warn!("the copy that was dropped does not end: its RAM is not used again");
+            self.leftover.ram = None;
+        }
+        self.leftover.asked = None;
+        self.leftover.used_by = None;
+        match (&self.leftover.ram, self.links.side_door(peer)) {
+            (Some(ram), Some(door)) => {
+                let send = Box::new(move |frame: &[u8]| door.send(frame));
+                self.leftover.telling = Some(Telling::start(ram.clone(), send)?);
+            }
+            // Its end is on its way to the core.
+            (Some(_), None) => {}
+            (None, _) => {
+                let nothing = PageHashes {
+                    last: true,
+                    ..PageHashes::default()
+                };
+                self.links.send(peer, &Message::PageHashes(nothing));
+            }
+        }
+        Ok(())
+    }
+}
