@@ -21,6 +21,8 @@ pub(super) struct Node {
     pub(super) leaving: bool,
     pub(super) clock: HostClock,
     pub(super) guest: Option<Guest>,
+    /// What is left of the copy that was dropped last, and how much of it.
+    pub(super) leftover: u64,
     pub(super) dialling: bool,
     pub(super) wake_at: u64,
     /// Until when its writes take long.
@@ -53,6 +55,7 @@ impl Node {
                 stepped_at: None,
             },
             guest: None,
+            leftover: 0,
             dialling: false,
             wake_at: u64::MAX,
             slow_disk_until: 0,

@@ -1,13 +1,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 
 use clap::Parser;
 use mio::{Poll, Token, Waker};
 use replay::frame::{FrameDecoder, MAX_FRAME_BYTES};
+use replay::protocol::PageHash;
 use vm_memory::{Bytes, GuestAddress};
 use vmm::guest::Guest;
 
+use super::telling::{ZEROS, hash_of};
 use super::*;
 use crate::cli::GuestOptions;
 use crate::setup::{DisksAre, Shell};
@@ -35,6 +37,8 @@ struct Joiner {
     outbox: Arc<Outbox>,
     inbox: Arc<Inbox>,
     frames: Option<SyncSender<Vec<u8>>>,
+    /// Where it says what it has.
+    said: Option<Sender<PageHashes>>,
     received: Receiver<Vec<u8>>,
     pages: BTreeMap<u64, Vec<u8>>,
     sent: usize,
@@ -50,13 +54,31 @@ impl Joiner {
             outbox: Arc::new(Outbox::new(waker)),
             inbox: Arc::default(),
             frames: Some(frames),
+            said: None,
             received,
             pages: BTreeMap::new(),
             sent: 0,
         }
     }
 
+    /// Of one that has no RAM yet.
     fn start(&mut self, guest: &Guest) -> Cloning {
+        let cloning = self.start_silent(guest);
+        self.says(0, &[], true);
+        cloning
+    }
+
+    fn says(&self, first_gfn: u64, hashes: &[PageHash], last: bool) {
+        let said = PageHashes {
+            first_gfn,
+            hashes: hashes.to_vec(),
+            last,
+        };
+        self.said.as_ref().unwrap().send(said).unwrap();
+    }
+
+    /// Of one that is to say what it has.
+    fn start_silent(&mut self, guest: &Guest) -> Cloning {
         let (inbox, outbox) = (Arc::clone(&self.inbox), Arc::clone(&self.outbox));
         let frames = self.frames.take().unwrap();
         let send = move |frame: &[u8]| match frames.try_send(frame.to_vec()) {
@@ -64,7 +86,9 @@ impl Joiner {
             Err(TrySendError::Full(_)) => Sent::Later,
             Err(TrySendError::Disconnected(_)) => Sent::Gone,
         };
-        Cloning::start(guest.dirty_ram(), 9, Box::new(send), inbox, outbox).unwrap()
+        let (said, theirs) = channel();
+        self.said = Some(said);
+        Cloning::start(guest.dirty_ram(), 9, theirs, Box::new(send), inbox, outbox).unwrap()
     }
 
     fn take(&mut self) {
@@ -121,7 +145,8 @@ fn what_the_guest_has_goes_out_once_and_zeros_not_at_all() {
     assert_eq!(all, (100..1000).collect::<Vec<_>>());
     assert!(joiner.pages.values().all(|data| *data == [1; 4096]));
     let done = cloning.join().unwrap();
-    assert_eq!((done.rounds, done.pages, done.left), (1, 900, 0));
+    assert_eq!((done.rounds, done.pages_sent, done.left), (1, 900, 0));
+    assert_eq!(done.pages_equal, 0);
 }
 
 #[test]
@@ -149,7 +174,7 @@ fn what_is_written_meanwhile_is_sent_again_or_left_to_the_stop() {
     assert_eq!(joiner.pages.len(), 4096);
     // The page of zeros may have been skipped in the first round.
     assert!(
-        done.rounds == 2 && [6095, 6096].contains(&done.pages),
+        done.rounds == 2 && [6095, 6096].contains(&done.pages_sent),
         "{done:?}"
     );
 }
@@ -184,6 +209,109 @@ fn a_clone_whose_connection_is_gone_ends_and_stops_nobody() {
     drop(joiner);
     assert!(cloning.join().is_none());
     assert!(inbox.take_order().is_none());
+}
+
+fn hash_of_all(value: u8) -> PageHash {
+    hash_of(&[value; 4096])
+}
+
+#[test]
+fn only_what_differs_goes_out() {
+    let Some(guest) = guest() else { return };
+    fill(&guest, 100..200, 1);
+    fill(&guest, 300..400, 1);
+    // Touched, but zeros.
+    fill(&guest, 500..510, 0);
+    let mut joiner = Joiner::new();
+    let mut cloning = joiner.start_silent(&guest);
+    // It lacks 199 and 300 to 309, has 150 and 310 otherwise, and something where zeros are now: in
+    // 501 and in 8191, which the guest never touched.
+    let mut hashes = vec![hash_of_all(1); 99];
+    hashes[50] = hash_of_all(2);
+    joiner.says(100, &hashes, false);
+    let mut hashes = vec![hash_of_all(1); 90];
+    hashes[0] = PageHash([7; 16]);
+    joiner.says(310, &hashes, false);
+    joiner.says(501, &[hash_of_all(3)], false);
+    joiner.says(8191, &[hash_of_all(3)], true);
+    let left = joiner.finish();
+    assert!(left.is_empty());
+    let mut expected = vec![150, 199];
+    expected.extend(300..=310);
+    expected.extend([501, 8191]);
+    let all: Vec<u64> = joiner.pages.keys().copied().collect();
+    assert_eq!(all, expected);
+    for (gfn, data) in &joiner.pages {
+        assert_eq!(data.is_empty(), *gfn > 500, "{gfn}");
+    }
+    let done = cloning.join().unwrap();
+    let counts = (done.rounds, done.pages_sent, done.pages_equal);
+    assert_eq!(counts, (1, 15, 98 + 89));
+}
+
+#[test]
+fn nothing_goes_out_of_which_nothing_was_said_yet() {
+    let Some(guest) = guest() else { return };
+    fill(&guest, 0..100, 1);
+    let mut joiner = Joiner::new();
+    let mut cloning = joiner.start_silent(&guest);
+    std::thread::sleep(Duration::from_millis(100));
+    joiner.take();
+    assert_eq!(joiner.sent, 0);
+    joiner.says(0, &[PageHash::ZEROS; 50], false);
+    while joiner.sent < 48 {
+        joiner.take();
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    joiner.take();
+    assert!(joiner.pages.keys().all(|gfn| *gfn < 50));
+    joiner.says(50, &[hash_of_all(1); 40], true);
+    assert!(joiner.finish().is_empty());
+    let all: Vec<u64> = joiner.pages.keys().copied().collect();
+    let expected: Vec<u64> = (0..50).chain(90..100).collect();
+    assert_eq!(all, expected);
+    assert_eq!(cloning.join().unwrap().pages_equal, 40);
+}
+
+#[test]
+fn what_is_written_after_it_was_found_equal_is_sent_all_the_same() {
+    let Some(guest) = guest() else { return };
+    fill(&guest, 0..2000, 1);
+    let mut joiner = Joiner::new();
+    let mut cloning = joiner.start_silent(&guest);
+    joiner.says(0, &[hash_of_all(1); 1999], false);
+    // Nothing is to be sent so far; it waits for more to be said, and all of it is compared soon.
+    std::thread::sleep(Duration::from_millis(500));
+    joiner.take();
+    assert_eq!(joiner.sent, 0);
+    fill(&guest, 0..1000, 2);
+    joiner.says(1999, &[], true);
+    let left = joiner.finish();
+    assert!(left.is_empty());
+    for gfn in 0..1000 {
+        assert_eq!(joiner.pages[&gfn], [2; 4096], "{gfn}");
+    }
+    assert_eq!(joiner.pages[&1999], [1; 4096]);
+    assert_eq!(joiner.pages.len(), 1001);
+    let done = cloning.join().unwrap();
+    assert_eq!((done.rounds, done.pages_sent), (2, 1001));
+}
+
+#[test]
+fn a_clone_ends_when_the_joiner_says_no_more() {
+    let Some(guest) = guest() else { return };
+    let mut joiner = Joiner::new();
+    let mut cloning = joiner.start_silent(&guest);
+    joiner.says(0, &[PageHash::ZEROS], false);
+    joiner.said = None;
+    assert!(cloning.join().is_none());
+    assert!(joiner.inbox.take_order().is_none());
+}
+
+#[test]
+fn zeros_have_a_hash_of_their_own() {
+    assert_eq!(hash_of(&ZEROS), PageHash::ZEROS);
+    assert_ne!(hash_of_all(1), hash_of_all(2));
 }
 
 #[test]
