@@ -189,6 +189,21 @@ impl World {
         if guest.cloning != Some(peer) {
             return Ok(());
         }
+        if let Some(until) = guest.told_until {
+            if until <= self.now {
+                guest.cloning = None;
+                let why = "it said nothing of its RAM".to_owned();
+                return self.feed(node, Event::CloneFailed { peer, why });
+            }
+            let step = Step::Clone {
+                node,
+                serial,
+                peer,
+                left,
+            };
+            self.after(MS, 20 * MS, step);
+            return Ok(());
+        }
         if self.chance(Kind::CloneFailure, 30) {
             self.live_guest(node)?.cloning = None;
             let why = "chance".to_owned();

@@ -2,7 +2,8 @@
 
 use replay::codec::EncodedEpoch;
 use replay::protocol::{
-    Action, Core, DisconnectReason, Event, HaltReason, Message, Note, PeerId, Start,
+    Action, Core, DisconnectReason, Event, HaltReason, Message, Note, PageHash, PageHashes, PeerId,
+    Start,
 };
 
 use super::node;
@@ -10,6 +11,11 @@ use super::plan::MS;
 use super::sabotage::Sabotage;
 use super::violation::{Checked, Rule};
 use super::world::{Step, World};
+
+/// Pages of a guest's RAM.
+const PAGES: u64 = 256;
+/// How long a joiner may take to say what RAM it has.
+const TELLING_MAX: u64 = 2000 * MS;
 
 impl World {
     pub(super) fn start(&mut self, node: usize, start: Start) {
@@ -31,6 +37,7 @@ impl World {
         host.asked = (0, 0);
         host.lapsed = false;
         host.guest = None;
+        host.leftover = 0;
         host.dialling = false;
         host.wake_at = self.now;
         self.at(self.now, Step::Wake(node, run));
@@ -117,6 +124,25 @@ impl World {
                 self.at(self.now, Step::Dial(node, run));
             }
             Action::StartClone { peer } => self.start_clone(node, peer)?,
+            Action::TakeHashes { peer, hashes } => self.take_hashes(node, peer, &hashes)?,
+            Action::TellHashes { peer } => {
+                if self.nodes[node].guest.is_some() {
+                    let what =
+                        format!("host {node} has a copy, and is to tell what is left of one");
+                    return Rule::DaemonCantObey.broken(what);
+                }
+                let gfn = 0;
+                self.after(
+                    0,
+                    200 * MS,
+                    Step::Tell {
+                        node,
+                        run,
+                        peer,
+                        gfn,
+                    },
+                );
+            }
             Action::StopClone { peer } => {
                 let guest = self.live_guest(node)?;
                 if guest.cloning == Some(peer) {
@@ -147,8 +173,10 @@ impl World {
     }
 
     fn start_clone(&mut self, node: usize, peer: PeerId) -> Checked {
+        let told_until = self.now + TELLING_MAX;
         let guest = self.live_guest(node)?;
         guest.cloning = Some(peer);
+        guest.told_until = Some(told_until);
         let serial = guest.serial;
         let left = self.below(5) as u32;
         let step = Step::Clone {
@@ -159,6 +187,43 @@ impl World {
         };
         self.after(MS, 50 * MS, step);
         Ok(())
+    }
+
+    fn take_hashes(&mut self, node: usize, peer: PeerId, hashes: &PageHashes) -> Checked {
+        let guest = self.live_guest(node)?;
+        if guest.cloning == Some(peer) && hashes.last {
+            guest.told_until = None;
+            self.stats.told += u64::from(hashes.end() > 0);
+        }
+        Ok(())
+    }
+
+    /// What is left is told in some messages; an empty last one, if nothing is.
+    pub(super) fn tell_hashes(&mut self, node: usize, run: u64, peer: PeerId, gfn: u64) {
+        if !self.is(node, run) {
+            return;
+        }
+        let step = |gfn| Step::Tell {
+            node,
+            run,
+            peer,
+            gfn,
+        };
+        if self.nodes[node].paused.is_some() {
+            return self.after(MS, 50 * MS, step(gfn));
+        }
+        let left = self.nodes[node].leftover.saturating_sub(gfn);
+        let count = left.min(1 + self.below(PAGES / 2));
+        let said = PageHashes {
+            first_gfn: gfn,
+            hashes: vec![PageHash([1; 16]); count as usize],
+            last: count == left,
+        };
+        let (last, end) = (said.last, said.end());
+        self.send_from(node, peer, Message::PageHashes(said));
+        if !last {
+            self.after(0, 50 * MS, step(end));
+        }
     }
 
     fn deliver_epoch(&mut self, node: usize, epoch: &EncodedEpoch) -> Checked {
@@ -194,6 +259,9 @@ impl World {
         if self.sabotage != Some(Sabotage::DroppedNotStopped) {
             *guest = None;
         }
+        // Its RAM may be kept, or not.
+        let pages = self.below(2) * self.below(PAGES);
+        self.nodes[node].leftover = pages;
         Ok(())
     }
 

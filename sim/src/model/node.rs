@@ -21,7 +21,7 @@ pub(super) struct Node {
     pub(super) leaving: bool,
     pub(super) clock: HostClock,
     pub(super) guest: Option<Guest>,
-    /// What is left of the copy that was dropped last, and how much of it.
+    /// Pages that are left of the copy that was dropped last.
     pub(super) leftover: u64,
     pub(super) dialling: bool,
     pub(super) wake_at: u64,
@@ -113,6 +113,8 @@ pub(super) struct Guest {
     pub(super) stopped: bool,
     /// A live clone is under way to this peer.
     pub(super) cloning: Option<PeerId>,
+    /// Until when that peer may take to say what RAM it has; none once it has said it.
+    pub(super) told_until: Option<u64>,
     /// The next epoch begins with a snapshot.
     pub(super) snapshot_next: bool,
     /// From this epoch on outputs are held.
@@ -138,6 +140,7 @@ impl Guest {
             live: false,
             stopped: false,
             cloning: None,
+            told_until: None,
             snapshot_next: false,
             hold_from: None,
             held: VecDeque::new(),

@@ -24,6 +24,8 @@ pub(crate) struct Stats {
     pub(crate) stopped_guests: u64,
     /// Backups that were given up since they were too slow.
     pub(crate) given_up: u64,
+    /// Joiners that said what was left of an earlier copy.
+    pub(crate) told: u64,
     pub(crate) superseded: u64,
     pub(crate) lapsed: u64,
     injected: [u64; Kind::ALL.len()],
@@ -39,7 +41,7 @@ impl Stats {
     }
 
     /// Everything but the faults, by name.
-    pub(crate) fn counts(&self) -> [(&'static str, u64); 17] {
+    pub(crate) fn counts(&self) -> [(&'static str, u64); 18] {
         [
             ("steps", self.steps),
             ("ended_protected", self.ended_protected),
@@ -56,6 +58,7 @@ impl Stats {
             ("left_in_order", self.left_in_order),
             ("guest_stopped_by_lag", self.stopped_guests),
             ("slow_backup_given_up", self.given_up),
+            ("joined_with_ram", self.told),
             ("superseded", self.superseded),
             ("silent_for_too_long", self.lapsed),
         ]
@@ -79,6 +82,7 @@ impl Stats {
             left_in_order,
             stopped_guests,
             given_up,
+            told,
             superseded,
             lapsed,
             injected,
@@ -99,6 +103,7 @@ impl Stats {
         self.left_in_order += left_in_order;
         self.stopped_guests += stopped_guests;
         self.given_up += given_up;
+        self.told += told;
         self.superseded += superseded;
         self.lapsed += lapsed;
         for (sum, more) in self.injected.iter_mut().zip(injected) {

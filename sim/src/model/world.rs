@@ -60,6 +60,13 @@ pub(super) enum Step {
         peer: PeerId,
         left: u32,
     },
+    /// A joiner says what RAM it has, from this page on.
+    Tell {
+        node: usize,
+        run: u64,
+        peer: PeerId,
+        gfn: u64,
+    },
     /// A write reaches the disk.
     Land(Write),
     /// A host looks whether it is superseded.
@@ -250,6 +257,12 @@ impl World {
                 peer,
                 left,
             } => return self.clone_step(node, serial, peer, left),
+            Step::Tell {
+                node,
+                run,
+                peer,
+                gfn,
+            } => self.tell_hashes(node, run, peer, gfn),
             Step::Land(write) => return self.land(write),
             Step::Look(node, run) => return self.look(node, run),
             Step::Superseded(node, run, generation) => {

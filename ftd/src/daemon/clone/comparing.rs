@@ -12,7 +12,7 @@ use super::telling::{PAGE, ZEROS, hash_of};
 use super::{CloneError, PAGES_A_MESSAGE, Precopy};
 
 /// How long the joiner may take until it says more.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How often to look whether the clone was given up meanwhile.
 const LOOK: Duration = Duration::from_millis(50);
 
