@@ -1,4 +1,5 @@
-//! A bit of one copy changes by itself: the digests find it, say where, and a new copy repairs it.
+//! A bit of one copy changes by itself: the digests find it, say where, and a new copy repairs it, for which
+//! only what differs is sent.
 
 use tests::control::flip;
 use tests::guests::tiny;
@@ -6,13 +7,16 @@ use tests::need_kvm;
 use tests::pair::{Pair, Side};
 use tests::program::wait_for;
 
+/// More than differ: the flipped one, and those that the guest writes meanwhile. A whole clone takes 20.
+const FEW_PAGES: u64 = 8;
+
 /// Runs a pair, has a bit of the copy changed that `of` chooses from primary and backup, and expects a
 /// divergence that names `part`, a repair, and a guest that goes on.
 #[track_caller]
 fn is_found_and_repaired(of: fn([&Side; 2]) -> &Side, what: &str, part: &str) {
     let pair = Pair::new();
     let kernel = tiny("ticker");
-    let cmdline = "count=600 period=10000000";
+    let cmdline = "count=800 period=10000000";
     let options = [
         "--debug-hooks",
         "--cmdline",
@@ -43,12 +47,32 @@ fn is_found_and_repaired(of: fn([&Side; 2]) -> &Side, what: &str, part: &str) {
             status["protected"] == true && status["divergences"] == 1
         });
     }
+    // The primary saw to it that the copies are equal by sending next to nothing.
+    let clones = primary.all_events("cloned");
+    let [first, repair] = &clones[..] else {
+        panic!("{clones:?}");
+    };
+    println!("{first}\n{repair}");
+    let pages = |event: &serde_json::Value, what: &str| event[what].as_u64().unwrap_or(u64::MAX);
+    assert_eq!(pages(first, "pages_equal"), 0, "{first}");
+    assert!(pages(repair, "pages_sent") <= FEW_PAGES, "{repair}");
+    assert!(
+        pages(repair, "pages_equal") >= pages(first, "pages_sent"),
+        "{repair}"
+    );
+    // Equal they are: digests of all RAM, which come within a second, agree, and so does what it prints.
+    let executed = |status: &serde_json::Value| status["epoch_executed"].as_u64().unwrap_or(0);
+    let repaired = backup.wait_for_status("the repair", |status| executed(status) > 0);
+    let checked = backup.wait_for_status("all RAM checked", |status| {
+        executed(status) > executed(&repaired) + 120
+    });
+    assert_eq!(checked["divergences"], 1, "{checked}");
     primary.running.kill();
     backup.wait_for_event("live");
     let console = backup.console.clone();
     backup.running.wait().succeeded();
     let printed = std::fs::read_to_string(console).expect("a console");
-    assert!(printed.ends_with("ticker: lines=600\n"), "{printed}");
+    assert!(printed.ends_with("ticker: lines=800\n"), "{printed}");
 }
 
 /// Far from anything that the guest reads.
