@@ -40,6 +40,8 @@
 //!    guest and joins again.
 //! 9. This side's copy diverges: it leaves in order, drops the copy and is cloned again.
 //!
+//! In 8 and 9 the copy's RAM is kept: its pages' hashes tell the primary which need not be sent.
+//!
 //! **Never two live copies.** A takeover is a test-and-set from generation `g`, on which both sides
 //! agreed in the handshake, to `g + 1`, which one side at most wins. A superseded primary may not
 //! know of it yet, and have an acknowledgement in its hands from before. So it lets outputs out only

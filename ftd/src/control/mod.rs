@@ -26,6 +26,6 @@ pub mod request;
 pub mod server;
 pub mod table;
 
-pub use report::{Failover, Report};
+pub use report::{Failover, LastClone, Report};
 pub use request::Request;
 pub use server::{Answers, Control, ControlOptions};

@@ -63,6 +63,8 @@ pub struct Report {
     pub landings: Option<u64>,
     /// The last time that the guest went live here because its primary was lost.
     pub last_failover: Option<Failover>,
+    /// The last live clone that this side gave to a joiner.
+    pub last_clone: Option<LastClone>,
     /// How long this process has run, in seconds.
     pub uptime_s: f64,
     /// The guest's virtual time, in seconds; on a backup, that of the last epoch executed.
@@ -91,6 +93,21 @@ impl Answers for Report {
     fn flip(&mut self, _flip: Flip) -> Result<(), String> {
         Err("no copy of the guest runs here".to_owned())
     }
+}
+
+/// A live clone.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LastClone {
+    /// When it was complete, in milliseconds since 1970 by this host's clock.
+    pub unix_ms: u64,
+    /// How long pages were compared and sent while the guest ran, in milliseconds.
+    pub precopy_ms: f64,
+    /// How long the guest stood, in milliseconds.
+    pub stop_ms: f64,
+    /// Pages sent while the guest ran.
+    pub pages_sent: u64,
+    /// Pages that the joiner had already, and was not sent; without those of zeros.
+    pub pages_equal: u64,
 }
 
 /// A fail-over.

@@ -1,6 +1,6 @@
 //! The report for people.
 
-use super::report::{Failover, Report};
+use super::report::{Failover, LastClone, Report};
 
 /// A table of what is known; `now_unix_ms` is this host's time of day.
 pub fn table(report: &Report, now_unix_ms: u64) -> String {
@@ -25,6 +25,10 @@ pub fn table(report: &Report, now_unix_ms: u64) -> String {
             report
                 .last_failover
                 .map(|last| failover(&last, now_unix_ms)),
+        ),
+        (
+            "last clone",
+            report.last_clone.map(|last| clone(&last, now_unix_ms)),
         ),
         (
             "clock",
@@ -95,6 +99,22 @@ fn failover(last: &Failover, now_unix_ms: u64) -> String {
     format!("{ago} ago: silent for {detection_ms:.1} ms, live {go_live_ms:.1} ms later")
 }
 
+fn clone(last: &LastClone, now_unix_ms: u64) -> String {
+    let LastClone {
+        unix_ms,
+        precopy_ms,
+        stop_ms,
+        pages_sent,
+        pages_equal,
+    } = last;
+    let ago = span(now_unix_ms.saturating_sub(*unix_ms) as f64 / 1000.0);
+    let took = span(precopy_ms / 1000.0);
+    format!(
+        "{ago} ago: {pages_sent} pages sent in {took}, {pages_equal} were there already; the guest \
+         stood for {stop_ms:.1} ms"
+    )
+}
+
 fn up(report: &Report) -> String {
     let here = format!("{} (process {})", span(report.uptime_s), report.pid);
     match report.virtual_s {
@@ -145,6 +165,13 @@ mod tests {
                 detection_ms: 301.0,
                 go_live_ms: 57.5,
             }),
+            last_clone: Some(LastClone {
+                unix_ms: 2_000,
+                precopy_ms: 1250.0,
+                stop_ms: 3.5,
+                pages_sent: 12,
+                pages_equal: 3400,
+            }),
             uptime_s: 3700.0,
             virtual_s: Some(61.0),
             ..Report::default()
@@ -159,6 +186,8 @@ mod tests {
             "log             0.50 Mbit/s\n",
             "divergences     0\n",
             "last fail-over  1 min 30 s ago: silent for 301.0 ms, live 57.5 ms later\n",
+            "last clone      1 min 29 s ago: 12 pages sent in 1.2 s, 3400 were there already; the \
+             guest stood for 3.5 ms\n",
             "clock           pmu, on kvm_amd\n",
             "up              1 h 1 min (process 7); the guest: 1 min 1 s\n",
         ] {

@@ -9,7 +9,8 @@ use super::Pair;
 use super::copy::Copy;
 use crate::control::meter::Meter;
 use crate::control::request::check_flip;
-use crate::control::{Answers, Failover, Report};
+use crate::control::{Answers, Failover, LastClone, Report};
+use crate::daemon::clone::Precopied;
 use crate::host::clock::{monotonic_ns, realtime_ns};
 use crate::run::inbox::Order;
 use crate::setup::Shell;
@@ -26,6 +27,7 @@ pub(super) struct Kept {
     /// How long the peer that was lost last had been silent.
     detection_ms: f64,
     last_failover: Option<Failover>,
+    last_clone: Option<LastClone>,
     /// The virtual time that the replayed copy has reached, in nanoseconds.
     pub(super) replayed_to: Option<u64>,
 }
@@ -58,6 +60,17 @@ impl Kept {
     /// The peer was taken for lost after that much silence.
     pub(super) fn lost(&mut self, silent_ns: u64) {
         self.detection_ms = silent_ns as f64 / 1e6;
+    }
+
+    /// A joiner was given a clone, for which the guest stood so long.
+    pub(super) fn cloned(&mut self, precopied: &Precopied, stop_ns: u64) {
+        self.last_clone = Some(LastClone {
+            unix_ms: realtime_ns() / 1_000_000,
+            precopy_ms: precopied.took.as_secs_f64() * 1e3,
+            stop_ms: stop_ns as f64 / 1e6,
+            pages_sent: precopied.pages_sent,
+            pages_equal: precopied.pages_equal,
+        });
     }
 
     /// The guest went live here.
@@ -119,6 +132,7 @@ impl Answers for Pair {
             snapshots: counters.map(|counters| counters.snapshots),
             landings: counters.map(|counters| counters.landings),
             last_failover: self.kept.last_failover,
+            last_clone: self.kept.last_clone,
             virtual_s: self.virtual_now().map(|now| now as f64 / 1e9),
             peer_host: status.peer,
             ..self.kept.fixed.clone()

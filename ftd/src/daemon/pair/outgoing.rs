@@ -124,13 +124,15 @@ impl Pair {
     }
 
     fn clone_stopped(&mut self, stop_ns: u64) {
+        let precopied = self.precopied.take().unwrap_or_default();
+        self.kept.cloned(&precopied, stop_ns);
         let Precopied {
             rounds,
             pages_sent,
             pages_equal,
             left,
             took,
-        } = self.precopied.take().unwrap_or_default();
+        } = precopied;
         self.journal.event(
             "cloned",
             json!({"clone_stop_ms": stop_ns as f64 / 1e6, "rounds": rounds,
