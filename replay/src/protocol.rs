@@ -76,7 +76,7 @@ pub use event::{
 };
 pub use facts::{DiskFacts, Facts, RejectReason};
 pub use message::{
-    Ack, ByeReason, Commit, EndReason, FEATURE_PAGE_HASHES, FEATURES, Generation, Hello, Join,
-    Message, PROTOCOL_VERSION, PageHash, PageHashes, Welcome,
+    Ack, ByeReason, Commit, EndReason, FEATURE_PAGE_HASHES, FEATURES, Generation, HashKey, Hello,
+    Join, Message, PROTOCOL_VERSION, PageHash, PageHashes, Welcome,
 };
 pub use role::{Config, Role, Start, Status};

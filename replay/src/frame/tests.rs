@@ -79,6 +79,7 @@ fn messages() -> Vec<Message> {
             reason: ByeReason::Stopped,
         },
         Message::PageHashes(PageHashes {
+            key: [3; 16],
             first_gfn: 7,
             hashes: vec![PageHash([9; 16]), PageHash::ZEROS],
             last: true,

@@ -215,6 +215,7 @@ impl World {
         let left = self.nodes[node].leftover.saturating_sub(gfn);
         let count = left.min(1 + self.below(PAGES / 2));
         let said = PageHashes {
+            key: [0; 16],
             first_gfn: gfn,
             hashes: vec![PageHash([1; 16]); count as usize],
             last: count == left,

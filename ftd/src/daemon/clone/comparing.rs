@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use devices::layout::PAGE_BYTES;
 use replay::Page;
-use replay::protocol::{PageHash, PageHashes};
+use replay::protocol::{HashKey, PageHash, PageHashes};
 use vmm::memory::{PageSet, ram_bytes, read_page};
 
 use super::telling::{PAGE, ZEROS, hash_of};
@@ -82,7 +82,7 @@ impl<'a, 'b> Comparing<'a, 'b> {
                 continue;
             }
             read_page(self.precopy.ram.memory(), gfn, &mut bytes);
-            if is_equal(&bytes, theirs) {
+            if is_equal(&bytes, theirs, &said.key) {
                 self.precopy.done.pages_equal += u64::from(theirs != PageHash::ZEROS);
             } else {
                 self.message.push(Page::of(gfn, &bytes));
@@ -101,9 +101,9 @@ impl<'a, 'b> Comparing<'a, 'b> {
 
 /// Whether the page is what the joiner has. Where that has zeros, as one that starts anew has
 /// everywhere, no hash is needed.
-fn is_equal(page: &[u8; PAGE], theirs: PageHash) -> bool {
+fn is_equal(page: &[u8; PAGE], theirs: PageHash, key: &HashKey) -> bool {
     match theirs {
         PageHash::ZEROS => *page == ZEROS,
-        theirs => hash_of(page) == theirs,
+        theirs => hash_of(page, key) == theirs,
     }
 }

@@ -3,14 +3,17 @@
 //! By a thread of its own: to hash RAM takes a second or so, and the loop has heartbeats to send. The
 //! primary sends pages meanwhile, but none of which nothing was said yet.
 
+use std::hash::Hasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use devices::layout::PAGE_BYTES;
-use replay::protocol::{Message, PageHash, PageHashes};
+use replay::protocol::{HashKey, Message, PageHash, PageHashes};
+use siphasher::sip128::{Hasher128, SipHasher24};
 use vmm::memory::{Ram, ram_bytes, read_page, touched_pages};
 
 use super::{SendFrame, Sender};
+use crate::host::entropy;
 use crate::host::priority::be_nice;
 
 /// Most pages of one message: so few that the primary has soon something to compare.
@@ -22,13 +25,13 @@ pub(super) const PAGE: usize = PAGE_BYTES as usize;
 pub(super) static ZEROS: [u8; PAGE] = [0; PAGE];
 
 /// The hash by which pages are compared.
-pub(super) fn hash_of(page: &[u8; PAGE]) -> PageHash {
+pub(super) fn hash_of(page: &[u8; PAGE], key: &HashKey) -> PageHash {
     if *page == ZEROS {
         return PageHash::ZEROS;
     }
-    let mut half = [0; 16];
-    half.copy_from_slice(&blake3::hash(page).as_bytes()[..16]);
-    PageHash(half)
+    let mut hasher = SipHasher24::new_with_key(key);
+    hasher.write(page);
+    PageHash(hasher.finish128().as_bytes())
 }
 
 /// Telling, until it is done or this is dropped.
@@ -41,8 +44,10 @@ impl Telling {
     /// told.
     ///
     /// # Errors
-    /// The host has no thread left.
+    /// The host has no thread left, or no random bytes.
     pub fn start(ram: Ram, send: SendFrame) -> std::io::Result<Telling> {
+        let mut key = HashKey::default();
+        entropy::fill(&mut key)?;
         let given_up = Arc::new(AtomicBool::new(false));
         let mut sender = Sender {
             given_up: Arc::clone(&given_up),
@@ -54,7 +59,7 @@ impl Telling {
                 if let Err(error) = be_nice(5) {
                     tracing::debug!("cannot become nicer: {error}");
                 }
-                tell(&ram, |said| sender.send(&Message::PageHashes(said)));
+                tell(&ram, key, |said| sender.send(&Message::PageHashes(said)));
             })?;
         Ok(Telling { given_up })
     }
@@ -67,17 +72,21 @@ impl Drop for Telling {
 }
 
 /// Says what is in `ram`, until `say` returns false.
-fn tell(ram: &Ram, mut say: impl FnMut(PageHashes) -> bool) {
-    let mut said = PageHashes::default();
+fn tell(ram: &Ram, key: HashKey, mut say: impl FnMut(PageHashes) -> bool) {
+    let silence = || PageHashes {
+        key,
+        ..PageHashes::default()
+    };
+    let mut said = silence();
     let mut bytes = ZEROS;
     for gfn in touched_pages(ram).iter() {
         read_page(ram, gfn, &mut bytes);
-        let hash = hash_of(&bytes);
+        let hash = hash_of(&bytes, &key);
         if hash == PageHash::ZEROS {
             continue;
         }
         let near = gfn <= said.end() + GAP as u64 && said.hashes.len() + GAP < PAGES;
-        if !near && !said.hashes.is_empty() && !say(std::mem::take(&mut said)) {
+        if !near && !said.hashes.is_empty() && !say(std::mem::replace(&mut said, silence())) {
             return;
         }
         if said.hashes.is_empty() {
@@ -101,9 +110,11 @@ mod tests {
 
     use super::*;
 
+    const KEY: HashKey = [5; 16];
+
     fn told(ram: &Ram) -> Vec<PageHashes> {
         let mut all = Vec::new();
-        tell(ram, |said| {
+        tell(ram, KEY, |said| {
             all.push(said);
             true
         });
@@ -113,14 +124,13 @@ mod tests {
     #[test]
     fn pages_that_differ_in_a_bit_have_different_hashes() {
         let mut page = ZEROS;
-        assert_eq!(hash_of(&page), PageHash::ZEROS);
+        assert_eq!(hash_of(&page, &KEY), PageHash::ZEROS);
         page[4095] = 1;
-        let one = hash_of(&page);
+        let one = hash_of(&page, &KEY);
         page[4095] = 2;
-        let other = hash_of(&page);
+        let other = hash_of(&page, &KEY);
         assert!(one != other && one != PageHash::ZEROS && other != PageHash::ZEROS);
-        let whole = blake3::hash(&page);
-        assert_eq!(other.0, whole.as_bytes()[..16]);
+        assert_ne!(hash_of(&page, &[6; 16]), other, "the key counts");
     }
 
     #[test]
@@ -142,6 +152,7 @@ mod tests {
         let mut next = 0;
         let mut found = Vec::new();
         for said in &all {
+            assert_eq!(said.key, KEY);
             assert!(
                 said.first_gfn >= next && said.hashes.len() <= PAGES,
                 "{next}"
@@ -152,7 +163,7 @@ mod tests {
                     found.push(gfn);
                     let mut page = ZEROS;
                     page[..8].copy_from_slice(&(gfn + 1).to_le_bytes());
-                    assert_eq!(*hash, hash_of(&page), "{gfn}");
+                    assert_eq!(*hash, hash_of(&page, &KEY), "{gfn}");
                 }
             }
         }
@@ -167,6 +178,7 @@ mod tests {
         let ram = Ram::allocate(1 << 20).unwrap();
         ram.write_obj(0u64, GuestAddress(0)).unwrap();
         let nothing = PageHashes {
+            key: KEY,
             first_gfn: 256,
             hashes: Vec::new(),
             last: true,
@@ -182,7 +194,7 @@ mod tests {
             ram.write_obj(1u8, at).unwrap();
         }
         let mut count = 0;
-        tell(&ram, |_| {
+        tell(&ram, KEY, |_| {
             count += 1;
             count < 2
         });

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_
 use clap::Parser;
 use mio::{Poll, Token, Waker};
 use replay::frame::{FrameDecoder, MAX_FRAME_BYTES};
-use replay::protocol::PageHash;
+use replay::protocol::{HashKey, PageHash};
 use vm_memory::{Bytes, GuestAddress};
 use vmm::guest::Guest;
 
@@ -30,6 +30,8 @@ fn guest() -> Option<Guest> {
     let shell = Shell::open(&line.guest, DisksAre::Own).unwrap();
     Some(shell.empty_guest().unwrap())
 }
+
+const KEY: HashKey = [5; 16];
 
 /// The other end of the clone.
 struct Joiner {
@@ -70,6 +72,7 @@ impl Joiner {
 
     fn says(&self, first_gfn: u64, hashes: &[PageHash], last: bool) {
         let said = PageHashes {
+            key: KEY,
             first_gfn,
             hashes: hashes.to_vec(),
             last,
@@ -212,7 +215,7 @@ fn a_clone_whose_connection_is_gone_ends_and_stops_nobody() {
 }
 
 fn hash_of_all(value: u8) -> PageHash {
-    hash_of(&[value; 4096])
+    hash_of(&[value; 4096], &KEY)
 }
 
 #[test]
@@ -310,7 +313,7 @@ fn a_clone_ends_when_the_joiner_says_no_more() {
 
 #[test]
 fn zeros_have_a_hash_of_their_own() {
-    assert_eq!(hash_of(&ZEROS), PageHash::ZEROS);
+    assert_eq!(hash_of(&ZEROS, &KEY), PageHash::ZEROS);
     assert_ne!(hash_of_all(1), hash_of_all(2));
 }
 

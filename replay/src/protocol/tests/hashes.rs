@@ -7,6 +7,7 @@ const PAGES: u64 = 256;
 
 fn hashes(first_gfn: u64, count: usize, last: bool) -> PageHashes {
     PageHashes {
+        key: [0; 16],
         first_gfn,
         hashes: vec![PageHash([1; 16]); count],
         last,

@@ -51,6 +51,7 @@ fn any_message() -> impl Strategy<Value = Message> {
         }),
         (0..300u64, 0..300usize, any::<bool>()).prop_map(|(first_gfn, count, last)| {
             Message::PageHashes(PageHashes {
+                key: [0; 16],
                 first_gfn,
                 hashes: vec![PageHash::ZEROS; count],
                 last,
