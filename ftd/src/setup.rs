@@ -145,9 +145,9 @@ impl Shell {
             );
         }
         let supported = supported_cpuid(&kvm)?;
-        let counting = match clock.counts() {
-            true => probe::pmu::counting(&kvm)?,
-            false => None,
+        let counting = match clock {
+            Clock::Pmu => probe::pmu::counting(&kvm)?,
+            Clock::Exit | Clock::PlainExit | Clock::Step => None,
         };
         let cpu_model = match cpu {
             Some(model) => model,
@@ -238,6 +238,15 @@ impl Shell {
         if state.rewrite.rdtsc_sites > 0 || boot::kernel::is_bzimage(&files.kernel) {
             probe::require(&self.kvm, true)
                 .with_context(|| format!("cannot boot the kernel of {}", files.described_by))?;
+            if self.clock == Clock::Step
+                && let Some(found) = user_steps_lack(&self.kvm)
+            {
+                bail!(
+                    "the kernel of {} runs user code, which this host can't keep clock step for: {found}; \
+                     `ftd doctor` lists what it has",
+                    files.described_by
+                );
+            }
         }
         guest.start_at(&state)?;
         tracing::info!(
@@ -291,10 +300,26 @@ impl Shell {
     }
 }
 
+/// Why this host can't single-step a guest's user code, if it can't.
+fn user_steps_lack(kvm: &Kvm) -> Option<String> {
+    let finding = probe::run(probe::debug::steps_user, kvm);
+    (!finding.ok).then_some(finding.found)
+}
+
 /// `clock`, if this host has it.
 fn usable(clock: Clock, kvm: &Kvm) -> Result<Clock> {
     if let Some(found) = probe::lacks(clock, kvm) {
         bail!("this host can't keep clock {clock}: {found}; `ftd doctor` lists what it has");
+    }
+    if clock == Clock::Step {
+        tracing::info!(
+            "clock step: every instruction of the guest is an exit, as long as it is followed"
+        );
+        if let Some(found) = user_steps_lack(kvm) {
+            tracing::warn!(
+                "clock step is exact here only for a guest that stays in its kernel; in user code: {found}"
+            );
+        }
     }
     Ok(clock)
 }

@@ -16,7 +16,8 @@ pub enum Position {
     /// Inputs land when the exit's access has been carried out and before the guest is entered
     /// again, in log order (a clock that the access itself reads lands first).
     Exit(u64),
-    /// Behind the n-th exit and before the next one, between two instructions (the `pmu` clock).
+    /// Behind the n-th exit and before the next one, between two instructions (the `pmu`
+    /// and `step` clocks).
     Counted {
         /// The exit behind which it lies.
         exits: u64,
@@ -25,18 +26,19 @@ pub enum Position {
     },
 }
 
-/// Where a vCPU stands between two exits: as many conditional branches as it has made, the
-/// instruction it is about to run, and, since a loop's body can lie between two such branches, what
-/// its registers hold.
+/// Where a vCPU stands between two exits: as many conditional branches as it has made (or single steps,
+/// with the `step` clock), the instruction it is about to run, and, since a loop's body can lie between
+/// two such branches, what its registers hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Point {
-    /// Conditional branches retired since the last snapshot that both sides have.
+    /// Conditional branches retired since the last snapshot that both sides have; with the `step` clock,
+    /// single steps.
     pub branches: u64,
     /// RIP.
     pub rip: u64,
     /// RCX: how much of a repeated string instruction is still to be done.
     pub rcx: u64,
-    /// RFLAGS, without RF. Behind instructions that leave some of the status flags undefined an emulated
+    /// RFLAGS, without RF and without the trap flag of a single step. Behind instructions that leave some of the status flags undefined an emulated
     /// CPU may set them by how it was stopped: so they are not what a point is known by, but a replica
     /// takes them over there.
     pub rflags: u32,
@@ -87,7 +89,7 @@ impl std::fmt::Display for Position {
             Position::Exit(exits) => write!(f, "exit {exits}"),
             Position::Counted { exits, point } => write!(
                 f,
-                "branch {} behind exit {exits} (RIP {:#x}, RCX {:#x})",
+                "count {} behind exit {exits} (RIP {:#x}, RCX {:#x})",
                 point.branches, point.rip, point.rcx
             ),
         }

@@ -15,6 +15,9 @@ pub enum Clock {
     /// As `exit`, and the host's counter of conditional branches names the points between exits: what
     /// comes from outside lands where the guest happens to be.
     Pmu,
+    /// As `pmu`, but the points between exits are counted in single steps, as long as somebody follows the
+    /// guest. Needs no counter and no window of KVM's; slow: for tests and tiny guests.
+    Step,
     /// No window is asked for, so an interrupt lands only at an exit that the guest makes by itself. For
     /// a KVM that notices late that the guest can take an interrupt, as one that emulates guest
     /// kernels does.
@@ -23,7 +26,7 @@ pub enum Clock {
 
 /// No clock has that name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no clock {name:?}; ftd has pmu, exit and plain-exit")]
+#[error("there is no clock {name:?}; ftd has pmu, exit, plain-exit and step")]
 pub struct UnknownClock {
     /// What was asked for.
     pub name: String,
@@ -31,12 +34,13 @@ pub struct UnknownClock {
 
 impl Clock {
     /// All of them.
-    pub const ALL: [Clock; 3] = [Clock::Pmu, Clock::Exit, Clock::PlainExit];
+    pub const ALL: [Clock; 4] = [Clock::Pmu, Clock::Exit, Clock::PlainExit, Clock::Step];
 
     /// The name under which users, logs and handshakes know it.
     pub const fn name(self) -> &'static str {
         match self {
             Clock::Pmu => "pmu",
+            Clock::Step => "step",
             Clock::Exit => "exit",
             Clock::PlainExit => "plain-exit",
         }
@@ -44,12 +48,12 @@ impl Clock {
 
     /// Whether the guest may be stopped at the interrupt window.
     pub const fn has_window(self) -> bool {
-        matches!(self, Clock::Exit | Clock::Pmu)
+        matches!(self, Clock::Exit | Clock::Pmu | Clock::Step)
     }
 
     /// Whether points between two exits are positions.
     pub const fn counts(self) -> bool {
-        matches!(self, Clock::Pmu)
+        matches!(self, Clock::Pmu | Clock::Step)
     }
 }
 

@@ -145,21 +145,9 @@ impl CpuState {
     }
 }
 
-/// SYSENTER's target, of which AMD processors use the low half (APM vol. 2, 6.1.2). KVM keeps what
-/// the guest wrote whole, but cuts what a snapshot sets.
-const SYSENTER_TARGET: [u32; 2] = [0x175, 0x176];
-
 fn read_msr(vcpu: &Vcpu, index: u32) -> Option<(u32, u64)> {
-    let mut msrs = Msrs::from_entries(&[kvm_msr_entry {
-        index,
-        ..Default::default()
-    }])
-    .ok()?;
-    // A host without this MSR reads 0 of 1: then the guest has none either.
-    let read = vcpu.fd().get_msrs(&mut msrs).ok()? == 1;
-    let data = msrs.as_slice()[0].data;
-    let cut = vcpu.is_amd() && SYSENTER_TARGET.contains(&index);
-    read.then_some((index, if cut { data & 0xffff_ffff } else { data }))
+    // If the host has none, nor does the guest.
+    Some((index, vcpu.msr(index)?))
 }
 
 fn write_msr(vcpu: &Vcpu, index: u32, data: u64) -> Result<(), VmmError> {

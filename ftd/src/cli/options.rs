@@ -36,8 +36,9 @@ pub struct GuestOptions {
     /// CPU model the guest sees; both hosts must have it [default: the host vendor's].
     #[arg(long, value_name = "NAME")]
     pub cpu: Option<CpuModel>,
-    /// How positions in the guest's execution are made: pmu, exit or plain-exit; both hosts of a pair must
-    /// use the same [default: the best this host has, see `ftd doctor`].
+    /// How positions in the guest's execution are made: pmu, exit, plain-exit or step (exact without a
+    /// counter, by stopping the guest behind every instruction: for tests and tiny guests); both hosts of a
+    /// pair must use the same [default: the best this host has but step, see `ftd doctor`].
     #[arg(long, value_name = "NAME")]
     pub clock: Option<Clock>,
     /// With the pmu clock: by how many branches the counter's alarm may be late [default: what is known

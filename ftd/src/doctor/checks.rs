@@ -36,6 +36,10 @@ pub enum Loss {
     ExitClock,
     /// The clock `pmu`.
     PmuClock,
+    /// The clock `step`.
+    StepClock,
+    /// The clock `step`, for guests with user code.
+    UserSteps,
     /// Comfort or speed.
     Little,
 }
@@ -114,7 +118,7 @@ const fn row(
     }
 }
 
-use Loss::{Everything, ExitClock, FullGuests, Little, Logs, PmuClock};
+use Loss::{Everything, ExitClock, FullGuests, Logs, PmuClock, StepClock, UserSteps};
 use Status::{Degraded, Missing};
 
 const DEVICE: Row = row(
@@ -142,7 +146,7 @@ const CPU_MODEL: Row = row(
 const ELSEWHERE: &str =
     "use a host with Intel VT-x or AMD SVM and an upstream kvm_intel or kvm_amd";
 
-const PROBES: [(Row, Probe); 14] = [
+const PROBES: [(Row, Probe); 15] = [
     (
         row(
             "msr-filter",
@@ -266,12 +270,22 @@ const PROBES: [(Row, Probe); 14] = [
     (
         row(
             "single-step",
-            Little,
+            StepClock,
             Degraded,
-            "nothing: the pmu clock reaches its points by breakpoints",
-            "nothing",
+            "clock step: points between two exits without a counter, for tests and tiny guests",
+            "nothing: no other clock steps",
         ),
-        both_steps,
+        debug::steps_kernel,
+    ),
+    (
+        row(
+            "single-step-user",
+            UserSteps,
+            Degraded,
+            "the same, with guests that have user code",
+            "nothing: with clock step use guests that stay in their kernel; no other clock steps",
+        ),
+        debug::steps_user,
     ),
     (
         row(
@@ -285,21 +299,6 @@ const PROBES: [(Row, Probe); 14] = [
         pmu::branches,
     ),
 ];
-
-fn both_steps(kvm: &Kvm) -> Result<Finding, VmmError> {
-    for (probe, whose) in [
-        (debug::steps_kernel as Probe, "kernel"),
-        (debug::steps_user, "user"),
-    ] {
-        let finding = probe(kvm)?;
-        if !finding.ok {
-            return Ok(Finding::no(format!("in {whose} code: {}", finding.found)));
-        }
-    }
-    Ok(Finding::yes(
-        "each step is one instruction, in kernel and user code",
-    ))
-}
 
 /// Opens KVM; there are no other checks without it.
 pub fn device(device: &Path) -> (Vec<Check>, Option<Kvm>) {

@@ -33,6 +33,8 @@ pub struct Possible {
     /// The clock that is taken by itself.
     #[serde(serialize_with = "clock_name")]
     pub clock: Option<Clock>,
+    /// The clock `step`, which is never taken by itself.
+    pub step_clock: Guests,
 }
 
 fn clock_name<S: serde::Serializer>(clock: &Option<Clock>, to: S) -> Result<S::Ok, S::Error> {
@@ -64,12 +66,20 @@ impl Possible {
         } else {
             Some(Clock::Pmu)
         };
+        let step_clock = if lost(Loss::StepClock) {
+            Guests::None
+        } else if lost(Loss::UserSteps) && logged == Guests::All {
+            Guests::Tiny
+        } else {
+            logged
+        };
         Possible {
             run,
             record: logged,
             replay: logged,
             pair: logged,
             clock,
+            step_clock,
         }
     }
 
@@ -100,6 +110,8 @@ mod tests {
             Loss::FullGuests,
             Loss::ExitClock,
             Loss::PmuClock,
+            Loss::StepClock,
+            Loss::UserSteps,
             Loss::Little,
         ]
         .into_iter()
@@ -127,6 +139,13 @@ mod tests {
             (Guests::All, Guests::All, Some(Clock::Pmu))
         );
         assert_eq!(failed(&[Loss::PmuClock]).clock, Some(Clock::Exit));
+        assert_eq!(all.step_clock, Guests::All);
+        assert_eq!(failed(&[Loss::UserSteps]).step_clock, Guests::Tiny);
+        let stepless = failed(&[Loss::StepClock]);
+        assert_eq!(
+            (stepless.step_clock, stepless.clock),
+            (Guests::None, Some(Clock::Pmu))
+        );
         let late = failed(&[Loss::ExitClock, Loss::FullGuests]);
         assert_eq!(
             (late.pair, late.clock),

@@ -25,6 +25,7 @@ pub fn text(examination: &Examination) -> String {
         ("replay", possible.replay.to_string()),
         ("primary, backup", possible.pair.to_string()),
         ("clock", clock),
+        ("clock step", possible.step_clock.to_string()),
     ] {
         // Writing to a String can't fail.
         let _ = writeln!(out, "  {what:16} {answer}");

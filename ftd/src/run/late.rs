@@ -1,15 +1,19 @@
-//! When a running guest is stopped for what waits to land: at once where the `pmu` clock names the
+//! When a running guest is stopped for what waits to land: at once where the clock (`pmu`, `step`) names the
 //! point, and by the lateness rules of the `exit` clock elsewhere.
 
 use super::RunError;
 use super::live::{Live, Sink};
 use crate::host::clock::{monotonic_ns, thread_cpu_ns};
 use std::time::Duration;
+use vmm::clock::Clock;
 
 /// How long the guest runs on from a point that can't be a position, to the next that is tried.
 const LAND_AGAIN: Duration = Duration::from_micros(20);
 /// After so many tries (5 ms) it lands in the middle of a repeated instruction, if it is still there.
 const TRIES_MAX: u32 = 8;
+/// With the `step` clock: how many such points are tried. A handler that neither returns nor exits can be a
+/// single step without end (if it is not one whose entry ends the step); 14 tries give it 40 milliseconds.
+const STEP_TRIES: u32 = 14;
 
 /// Something is late, and the guest was seen running towards its next exit.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +65,10 @@ impl<S: Sink> Live<S> {
         if landed {
             self.landing_tries = 0;
             self.counters.landings += 1;
+        } else if self.guest.clock() == Clock::Step && self.landing_tries >= STEP_TRIES {
+            self.landing_tries = 0;
+            self.forced_snapshot()?;
+            return Ok(true);
         } else {
             // Where entering the guest takes that long, a kick may come before it has moved at all.
             let after = LAND_AGAIN * (1 << self.landing_tries.min(8));

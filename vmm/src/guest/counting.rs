@@ -1,22 +1,26 @@
 //! Points between two exits: naming the one where a live guest was stopped, and bringing a replica to
-//! one that the log names (the `pmu` clock).
+//! one that the log names (the `pmu` and `step` clocks).
 //!
 //! * `skid`: how late the counter's alarm comes, as far as is known.
 //! * `seek`: the way to a point.
+//! * `steps`: counting in single steps, where no counter is.
 //! * `rep`: repeated string instructions, in whose middle a guest can be stopped.
 
 mod rep;
 mod seek;
 mod skid;
+mod steps;
 
 use replay::{Point, Position};
 
 use super::Guest;
 use super::hash::{self, RFLAGS_RF};
+use crate::clock::Clock;
 use crate::error::VmmError;
 use crate::kvm::{Counter, Exit};
 
 pub use skid::Skid;
+use steps::Steps;
 
 const RFLAGS_TF: u64 = 1 << 8;
 
@@ -53,6 +57,43 @@ pub struct SeekCounters {
     pub by_stops_per_branch: [u64; 32],
 }
 
+/// What tells one point between two exits from another.
+#[derive(Debug)]
+pub(super) enum Count {
+    /// Nothing: exits are the only positions.
+    Nothing,
+    /// The host's counter.
+    Branches(Box<Branches>),
+    /// Single steps.
+    Steps(Steps),
+}
+
+impl Count {
+    /// Of a guest with this clock, before [`Guest::count_branches`].
+    pub(super) fn of(clock: Clock) -> Count {
+        match clock {
+            Clock::Step => Count::Steps(Steps::default()),
+            Clock::Pmu | Clock::Exit | Clock::PlainExit => Count::Nothing,
+        }
+    }
+
+    fn branches(&mut self) -> Option<&mut Branches> {
+        match self {
+            Count::Branches(branches) => Some(branches),
+            Count::Nothing | Count::Steps(_) => None,
+        }
+    }
+
+    /// What has been counted since the last restart.
+    fn now(&mut self) -> Result<Option<u64>, VmmError> {
+        match self {
+            Count::Nothing => Ok(None),
+            Count::Branches(branches) => branches.counter.branches().map(Some),
+            Count::Steps(steps) => Ok(Some(steps.taken())),
+        }
+    }
+}
+
 /// The counter on the vCPU's thread, and the position that it names.
 #[derive(Debug)]
 pub(super) struct Branches {
@@ -80,14 +121,14 @@ impl Guest {
     ///
     /// When the host has none to give.
     pub fn count_branches(&mut self) -> Result<(), VmmError> {
-        let Some(how) = self.counting.clone().filter(|_| self.branches.is_none()) else {
+        let (Some(how), Count::Nothing) = (self.counting.clone(), &self.count) else {
             return Ok(());
         };
         let counter = Counter::open(how.event).map_err(|source| VmmError::Host {
             what: "cannot open the counter of the guest's branches",
             source,
         })?;
-        self.branches = Some(Branches {
+        self.count = Count::Branches(Box::new(Branches {
             how,
             counter,
             stops: 0,
@@ -97,7 +138,7 @@ impl Guest {
             debugging: false,
             plain: false,
             counters: SeekCounters::default(),
-        });
+        }));
         Ok(())
     }
 
@@ -112,21 +153,26 @@ impl Guest {
 
     /// What searches for points have cost.
     pub fn seek_counters(&self) -> SeekCounters {
-        self.branches
-            .as_ref()
-            .map_or_else(SeekCounters::default, |branches| branches.counters)
+        match &self.count {
+            Count::Nothing => SeekCounters::default(),
+            Count::Branches(branches) => branches.counters,
+            Count::Steps(steps) => steps.counters(),
+        }
     }
 
     /// Makes the point where a kick has stopped the guest its position. `false` if a replica could
     /// not be stopped there: in the middle of an exception, in an interrupt shadow, or behind one that
-    /// masks breakpoints; a few instructions later it can.
+    /// masks breakpoints, or within a single step; a few instructions later it can.
     ///
     /// In a repeated string instruction it could be, unless a page fault has come in between: then the
     /// guest is back in it without any mark that a breakpoint could be set to. So the guest first runs to its
     /// end ([`Stop::Kicked`](super::Stop::Kicked) there), unless the caller would `rather_now`.
     pub fn land(&mut self, rather_now: bool) -> Result<bool, VmmError> {
+        if !self.is_behind_step() {
+            return Ok(false);
+        }
         if !rather_now
-            && self.branches.is_some()
+            && matches!(self.count, Count::Branches(_))
             && let Some(repeated) = rep::at(&self.vcpu, self.vm.memory(), &self.vcpu.regs())?
         {
             self.vcpu
@@ -154,18 +200,22 @@ impl Guest {
         Ok(matches!(exit, Exit::Debug { pc, .. } if *pc == end))
     }
 
-    /// Branches count from here on.
+    /// Branches, or steps, count from here on.
     pub(super) fn restart_counting(&mut self) -> Result<(), VmmError> {
         self.point = None;
-        match &mut self.branches {
-            Some(branches) => branches.counter.restart(),
-            None => Ok(()),
+        match &mut self.count {
+            Count::Nothing => Ok(()),
+            Count::Branches(branches) => branches.counter.restart(),
+            Count::Steps(steps) => {
+                steps.restart();
+                Ok(())
+            }
         }
     }
 
     /// The point between two instructions where the guest stands.
     fn point_here(&mut self) -> Result<Option<Point>, VmmError> {
-        let Some(branches) = &mut self.branches else {
+        let Some(count) = self.count.now()? else {
             return Ok(None);
         };
         if !self.vcpu.is_between_instructions()? {
@@ -173,10 +223,10 @@ impl Guest {
         }
         let regs = self.vcpu.regs();
         Ok(Some(Point {
-            branches: branches.counter.branches()?,
+            branches: count,
             rip: regs.rip,
             rcx: regs.rcx,
-            rflags: (regs.rflags & !RFLAGS_RF) as u32,
+            rflags: (regs.rflags & !(RFLAGS_RF | RFLAGS_TF)) as u32,
             registers: hash::registers(&regs),
         }))
     }

@@ -5,6 +5,7 @@
 //! `Input::Clock`; [`Guest::carry_out`]; take the machine's effects; apply inputs; again.
 
 mod counting;
+mod entries;
 mod flip;
 mod hash;
 mod paging;
@@ -14,7 +15,7 @@ mod tsc_trap;
 use devices::machine::{Machine, MachineConfig};
 use devices::{Effect, GuestMemory, Input};
 
-use counting::Branches;
+use counting::Count;
 pub use counting::{Counting, SeekCounters, Skid, Sought};
 pub use flip::{Flip, UnknownFlip};
 pub use hash::StateHash;
@@ -44,13 +45,15 @@ pub struct Guest {
     at_position: bool,
     clock: Clock,
     counting: Option<Counting>,
-    branches: Option<Branches>,
+    count: Count,
     /// Where it stands, if that is between two exits.
     point: Option<Point>,
     /// The end of a repeated string instruction that it is to leave before it can land.
     leaving: Option<u64>,
     /// Somebody follows this guest, or it follows somebody: interrupts land at positions only.
     followed: bool,
+    /// An interrupt waits for the guest to be able to take it, and the guest is to be stopped there.
+    awaits_window: bool,
     tsc_trap: TscTrap,
     dirty: PageSet,
 }
@@ -101,10 +104,11 @@ impl Guest {
             at_position: true,
             clock,
             counting: None,
-            branches: None,
+            count: Count::of(clock),
             point: None,
             leaving: None,
             followed: true,
+            awaits_window: false,
             tsc_trap: TscTrap::default(),
             dirty,
         }
@@ -185,7 +189,7 @@ impl Guest {
 
     /// Whether the vCPU, stopped anywhere, could take an interrupt now.
     pub fn interruptible(&mut self) -> bool {
-        self.vcpu.ready_for_interrupt() && !self.fault_due
+        self.vcpu.ready_for_interrupt() && !self.fault_due && !self.is_behind_sti()
     }
 
     fn can_inject(&mut self) -> bool {
@@ -201,7 +205,7 @@ impl Guest {
     /// [`Guest::is_idle`].
     pub fn enter(&mut self) -> Result<Stop, VmmError> {
         self.inject_pending()?;
-        let exit = match self.vcpu.run() {
+        let exit = match self.run_on() {
             Ok(exit) => exit,
             Err(error) => return Ok(Stop::Crashed(format!("{error:?}; {}", self.whereabouts()))),
         };
@@ -254,7 +258,10 @@ impl Guest {
             }
         }
         let may_ask = self.clock.has_window() || !self.followed;
-        self.vcpu.request_interrupt_window(window && may_ask);
+        self.awaits_window = window && may_ask;
+        // Between single steps the window is seen from here.
+        let ask = self.awaits_window && !self.is_stepped();
+        self.vcpu.request_interrupt_window(ask);
         self.fault_due = false;
         Ok(())
     }

@@ -59,6 +59,19 @@ pub fn read(memory: &GuestMemory, sregs: &kvm_sregs, address: u64, into: &mut [u
     true
 }
 
+/// Reads as many of the bytes from `address` on as are there, in the page of the first and the next: how many.
+pub fn read_some(memory: &GuestMemory, sregs: &kvm_sregs, address: u64, into: &mut [u8]) -> usize {
+    if read(memory, sregs, address, into) {
+        return into.len();
+    }
+    // They may be the last of their page.
+    let left = into.len().min((4096 - (address & 4095)) as usize);
+    match read(memory, sregs, address, &mut into[..left]) {
+        true => left,
+        false => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +117,10 @@ mod tests {
         assert!(read(&memory, &sregs, 0x40_0ffe, &mut two));
         assert_eq!(&two, b"ab");
         assert!(!read(&memory, &sregs, 0x40_0fff, &mut two));
+        assert_eq!(read_some(&memory, &sregs, 0x40_0fff, &mut two), 1);
+        assert_eq!(two[0], b'b');
+        assert_eq!(read_some(&memory, &sregs, 0x40_0ffe, &mut two), 2);
+        assert_eq!(read_some(&memory, &sregs, 0x40_1000, &mut two), 0);
         assert!(!read(&memory, &kvm_sregs::default(), 0, &mut two));
     }
 }

@@ -7,13 +7,13 @@
 use devices::GuestMemory;
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 
+use super::entries::{self, GENERAL_PROTECTION};
 use super::paging;
 use crate::error::VmmError;
 use crate::kvm::Vcpu;
 
 const CR4_TSD: u64 = 1 << 2;
 const RFLAGS_RF: u64 = 1 << 16;
-const GP_VECTOR: u64 = 13;
 /// Exits between looks at the guest's IDT while the breakpoint may still move (boot), and after.
 const LOOK_EVERY_EARLY: u64 = 32;
 const LOOK_EVERY: u64 = 1024;
@@ -63,7 +63,7 @@ impl TscTrap {
             self.lost |= self.address.is_some();
             return Ok(());
         }
-        match gp_entry(memory, &sregs) {
+        match entries::of_vector(memory, &sregs, GENERAL_PROTECTION) {
             Some(entry) => self.restore(Some(entry), vcpu),
             None => Ok(()),
         }
@@ -163,21 +163,6 @@ impl TrappedRdtsc {
         vcpu.set_regs(regs);
         Ok(())
     }
-}
-
-/// The handler of vector 13 in the IDT that is loaded, if it is a present 64-bit gate.
-fn gp_entry(memory: &GuestMemory, sregs: &kvm_sregs) -> Option<u64> {
-    if u64::from(sregs.idt.limit) < GP_VECTOR * 16 + 15 {
-        return None;
-    }
-    let mut gate = [0u8; 16];
-    if !paging::read(memory, sregs, sregs.idt.base + GP_VECTOR * 16, &mut gate) {
-        return None;
-    }
-    let present_interrupt_or_trap_gate = gate[5] & 0x8e == 0x8e;
-    let half = |a: usize| u64::from(u16::from_le_bytes([gate[a], gate[a + 1]]));
-    let offset = half(0) | half(6) << 16 | half(8) << 32 | half(10) << 48;
-    present_interrupt_or_trap_gate.then_some(offset)
 }
 
 /// A code or data segment as the GDT describes it (SDM vol. 3, 3.4.5).

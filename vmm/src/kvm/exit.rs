@@ -82,6 +82,23 @@ pub enum Exit {
     },
 }
 
+/// DR6.BS: a single step is over (SDM vol. 3, 18.2.3).
+const DR6_SINGLE_STEP: u64 = 1 << 14;
+
+impl Exit {
+    /// The end of a single step, before the instruction at `pc`.
+    pub fn step(pc: u64) -> Exit {
+        let dr6 = DR6_SINGLE_STEP;
+        Exit::Debug { pc, dr6 }
+    }
+
+    /// Whether this is the end of a single step. (A breakpoint on the next instruction may show as well, but is
+    /// not met yet; even one that isn't armed.)
+    pub fn is_step(self) -> bool {
+        matches!(self, Exit::Debug { dr6, .. } if dr6 & DR6_SINGLE_STEP != 0)
+    }
+}
+
 /// Decodes the exit that `run` holds.
 #[allow(unsafe_code)]
 pub fn decode(run: &kvm_run) -> Exit {

@@ -4,8 +4,8 @@
 use std::cell::Cell;
 
 use kvm_bindings::{
-    CpuId, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP, kvm_cpuid_entry2,
-    kvm_guest_debug, kvm_guest_debug_arch, kvm_regs, kvm_sregs,
+    CpuId, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP, Msrs,
+    kvm_cpuid_entry2, kvm_guest_debug, kvm_guest_debug_arch, kvm_msr_entry, kvm_regs, kvm_sregs,
 };
 use kvm_ioctls::{Kvm, SyncReg, VcpuFd};
 use libc::{EAGAIN, EINTR};
@@ -15,6 +15,9 @@ use super::vm::Vm;
 use crate::error::VmmError;
 
 const RFLAGS_RF: u64 = 1 << 16;
+/// SYSENTER's target, of which AMD processors use the low half (APM vol. 2, 6.1.2). KVM keeps what
+/// the guest wrote whole, but cuts what a snapshot sets.
+const SYSENTER_TARGET: [u32; 2] = [0x175, 0x176];
 
 /// A vCPU of a [`Vm`].
 pub struct Vcpu {
@@ -22,7 +25,7 @@ pub struct Vcpu {
     run_bytes: usize,
     amd: bool,
     /// What [`Vcpu::guest_debug`] has set: setting it again would cost a system call.
-    debugged: Cell<([Option<u64>; 2], bool)>,
+    debugged: Cell<([Option<u64>; 2], u32)>,
 }
 
 impl Vcpu {
@@ -76,17 +79,24 @@ impl Vcpu {
     }
 
     /// Finishes what the last exit left to do (the result of an IN reaches its register) without
-    /// running an instruction, and brings the flags in the shared page up to date.
-    pub fn settle(&mut self) -> Result<(), VmmError> {
+    /// running an instruction, and brings the flags in the shared page up to date. A vCPU that is being
+    /// single-stepped may end a step by that: the answer.
+    pub fn finish_access(&mut self) -> Result<bool, VmmError> {
         self.fd.set_kvm_immediate_exit(1);
         let settled = self.run();
         self.fd.set_kvm_immediate_exit(0);
         match settled? {
-            Exit::Interrupted => Ok(()),
+            Exit::Interrupted => Ok(false),
+            exit if exit.is_step() => Ok(true),
             exit => Err(VmmError::BadSnapshot(format!(
                 "settling the vCPU ended in {exit:?}"
             ))),
         }
+    }
+
+    /// The same, where steps don't matter.
+    pub fn settle(&mut self) -> Result<(), VmmError> {
+        self.finish_access().map(drop)
     }
 
     /// Address of `immediate_exit`, for a signal handler to set.
@@ -110,6 +120,11 @@ impl Vcpu {
         self.fd.set_sync_dirty_reg(SyncReg::Register);
     }
 
+    /// Whether KVM has yet to take over changed general registers.
+    pub fn has_new_regs(&mut self) -> bool {
+        self.fd.get_kvm_run().kvm_dirty_regs != 0
+    }
+
     /// Special registers (a system call).
     pub fn sregs(&self) -> Result<kvm_sregs, VmmError> {
         self.fd
@@ -122,6 +137,19 @@ impl Vcpu {
         self.fd
             .set_sregs(sregs)
             .map_err(VmmError::ioctl("KVM_SET_SREGS"))
+    }
+
+    /// An MSR as the guest's processor uses it, if this host's KVM has it (a system call).
+    pub fn msr(&self, index: u32) -> Option<u64> {
+        let mut msrs = Msrs::from_entries(&[kvm_msr_entry {
+            index,
+            ..Default::default()
+        }])
+        .ok()?;
+        let read = self.fd.get_msrs(&mut msrs).ok()? == 1;
+        let data = msrs.as_slice()[0].data;
+        let cut = self.amd && SYSENTER_TARGET.contains(&index);
+        read.then_some(if cut { data & 0xffff_ffff } else { data })
     }
 
     /// Whether an interrupt can be injected at this exit.
@@ -159,23 +187,26 @@ impl Vcpu {
 
     /// Arms these hardware breakpoints, on instructions, and no others.
     pub fn debug(&self, breakpoints: [Option<u64>; 2]) -> Result<(), VmmError> {
-        self.guest_debug(breakpoints, false)
+        self.guest_debug(breakpoints, 0)
     }
 
-    /// Has the next entry run one instruction.
-    pub fn single_step(&self) -> Result<(), VmmError> {
-        self.guest_debug([None, None], true)
+    /// The same, and every #DB of the guest becomes an exit.
+    pub fn debug_all(&self, breakpoints: [Option<u64>; 2]) -> Result<(), VmmError> {
+        self.guest_debug(breakpoints, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP)
     }
 
-    fn guest_debug(
-        &self,
-        breakpoints: [Option<u64>; 2],
-        single_step: bool,
-    ) -> Result<(), VmmError> {
-        if self.debugged.get() == (breakpoints, single_step) {
+    /// Has the next entry run one instruction, with these breakpoints armed. KVM sets the trap flag where
+    /// it knows the guest to stand, so this is to be done anew behind each step, and behind
+    /// [`Vcpu::settle`] if registers were changed.
+    pub fn single_step(&self, breakpoints: [Option<u64>; 2]) -> Result<(), VmmError> {
+        self.guest_debug(breakpoints, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP)
+    }
+
+    fn guest_debug(&self, breakpoints: [Option<u64>; 2], mut control: u32) -> Result<(), VmmError> {
+        let wanted = (breakpoints, control);
+        if control & KVM_GUESTDBG_SINGLESTEP == 0 && self.debugged.get() == wanted {
             return Ok(());
         }
-        let mut control = 0;
         let mut debugreg = [0u64; 8];
         debugreg[7] = 0x400; // the bit that is always one (SDM vol. 3, 18.2.4)
         for (at, address) in breakpoints.into_iter().enumerate() {
@@ -185,9 +216,6 @@ impl Vcpu {
                 debugreg[7] |= 2 << (2 * at); // G0, G1
             }
         }
-        if single_step {
-            control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
-        }
         let debug = kvm_guest_debug {
             control,
             arch: kvm_guest_debug_arch { debugreg },
@@ -196,7 +224,7 @@ impl Vcpu {
         self.fd
             .set_guest_debug(&debug)
             .map_err(VmmError::ioctl("KVM_SET_GUEST_DEBUG"))?;
-        self.debugged.set((breakpoints, single_step));
+        self.debugged.set(wanted);
         Ok(())
     }
 

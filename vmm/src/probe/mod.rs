@@ -116,20 +116,21 @@ pub fn best_clock(kvm: &Kvm) -> (Clock, String) {
 
 /// Why this host can't keep `clock`, if it can't.
 pub fn lacks(clock: Clock, kvm: &Kvm) -> Option<String> {
-    let mut needed: Vec<Probe> = Vec::new();
-    if clock.has_window() {
-        needed.extend(WINDOW);
-    }
-    if clock.counts() {
-        needed.extend(COUNTED);
-    }
-    first_lack(&needed, kvm)
+    let needed: &[&[Probe]] = match clock {
+        Clock::Pmu => &[&WINDOW, &COUNTED],
+        Clock::Exit => &[&WINDOW],
+        Clock::PlainExit => &[],
+        Clock::Step => &[&STEPPED],
+    };
+    first_lack(&needed.concat(), kvm)
 }
 
 /// What the `exit` clock needs.
 const WINDOW: [Probe; 1] = [window::interrupt_window];
 /// What the `pmu` clock needs besides.
 const COUNTED: [Probe; 2] = [pmu::branches, debug::hardware_breakpoint];
+/// What the `step` clock needs, for guests that stay in their kernel.
+const STEPPED: [Probe; 1] = [debug::steps_kernel];
 
 /// What the first of these probes that fails has found.
 fn first_lack(probes: &[Probe], kvm: &Kvm) -> Option<String> {

@@ -36,11 +36,7 @@ pub fn at(
 ) -> Result<Option<Repeated>, VmmError> {
     let sregs = vcpu.sregs()?;
     let mut code = [0; LONGEST];
-    let mut length = LONGEST;
-    // It may be the last of its page.
-    while length > 0 && !paging::read(memory, &sregs, regs.rip, &mut code[..length]) {
-        length = length.min((4096 - (regs.rip & 4095)) as usize) - 1;
-    }
+    let length = paging::read_some(memory, &sregs, regs.rip, &mut code);
     let repeated = decode(&code[..length], sregs.cs.l == 1);
     Ok(repeated.map(|(length, until_zf)| Repeated {
         end: regs.rip.wrapping_add(length),

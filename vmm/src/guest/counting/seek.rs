@@ -1,12 +1,12 @@
 //! Bringing a replica to a point that the log names.
 //!
-//! It runs until an alarm that is set so many branches early as the counter may be late (its *skid*), then
-//! from visit to visit of the point's instruction by a breakpoint, until branches and registers agree. It
+//! With a counter it runs until an alarm that is set so many branches early as the counter may be late (its
+//! *skid*), then from visit to visit of the point's instruction by a breakpoint, until branches and registers agree. It
 //! never single-steps: the trap flag would show in what the guest pushes.
 
 use replay::Point;
 
-use super::{Branches, Sought, rep};
+use super::{Branches, Count, Sought, rep};
 use crate::error::VmmError;
 use crate::guest::Guest;
 use crate::guest::hash::{self, RFLAGS_RF, RFLAGS_STATUS};
@@ -19,9 +19,12 @@ impl Guest {
     /// Runs the guest, from the exit behind which `point` lies or from a point before, towards it.
     pub fn seek(&mut self, point: &Point) -> Result<Sought, VmmError> {
         self.inject_pending()?;
+        if self.is_stepped() {
+            return self.step_to(point);
+        }
         self.vcpu.settle()?;
         let sought = self.approach(point);
-        let Some(branches) = &mut self.branches else {
+        let Some(branches) = self.count.branches() else {
             return Err(VmmError::BadSnapshot(
                 "the log has points between exits, but this guest counts no branches".to_owned(),
             ));
@@ -51,7 +54,7 @@ impl Guest {
                 self.arrive(point);
                 return Ok(Sought::Reached);
             }
-            let Some(branches) = &mut self.branches else {
+            let Some(branches) = self.count.branches() else {
                 return Ok(Sought::Missed("nothing counts branches".to_owned()));
             };
             let now = branches.counter.branches()?;
@@ -90,7 +93,7 @@ impl Guest {
     /// look at: runs it on, and says what stopped it next. Should it run by the point that way, the alarm
     /// stops it.
     fn pass_by(&mut self, point: &Point) -> Result<Option<Exit>, VmmError> {
-        let Some(branches) = &mut self.branches else {
+        let Some(branches) = self.count.branches() else {
             return Ok(None);
         };
         if !branches.debugging || !branches.plain {
@@ -112,7 +115,7 @@ impl Guest {
             self.at_position = false;
             return Ok(Sought::Kicked);
         }
-        let Some(branches) = &mut self.branches else {
+        let Some(branches) = self.count.branches() else {
             return Ok(Sought::Missed("nothing counts branches".to_owned()));
         };
         let now = branches.counter.branches()?;
@@ -130,7 +133,7 @@ impl Guest {
         let regs = self.vcpu.regs();
         if regs.rip == point.rip {
             let repeated = rep::at(&self.vcpu, self.vm.memory(), &regs)?;
-            if let Some(branches) = &mut self.branches {
+            if let Some(branches) = self.count.branches() {
                 branches.plain = repeated.is_none();
             }
             match repeated {
@@ -174,14 +177,14 @@ impl Guest {
 
     fn run_to(&mut self, address: u64) -> Result<Exit, VmmError> {
         self.vcpu.debug([self.tsc_trap.address(), Some(address)])?;
-        if let Some(branches) = &mut self.branches {
+        if let Some(branches) = self.count.branches() {
             branches.debugging = true;
             branches.stops += 1;
         }
         self.vcpu.run()
     }
 
-    fn arrive(&mut self, point: &Point) {
+    pub(super) fn arrive(&mut self, point: &Point) {
         let mut regs = self.vcpu.regs();
         let status = u64::from(point.rflags) & RFLAGS_STATUS;
         let rflags = regs.rflags & !(RFLAGS_RF | RFLAGS_STATUS) | status;
@@ -191,8 +194,10 @@ impl Guest {
         }
         self.point = Some(*point);
         self.at_position = true;
-        if let Some(branches) = &mut self.branches {
-            branches.counters.reached += 1;
+        match &mut self.count {
+            Count::Nothing => {}
+            Count::Branches(branches) => branches.counters.reached += 1,
+            Count::Steps(steps) => steps.note_reached(),
         }
     }
 }

@@ -1,0 +1,127 @@
+//! Clock `step`: inputs land between two exits, and do so again, on a host without a counter.
+
+use serde_json::Value;
+use tests::guests::{text, tiny};
+use tests::need_kvm;
+use tests::pair::Pair;
+use tests::program::ftd;
+
+/// Whether this host's doctor finds `check` to be fine. If not, says that the test is skipped.
+fn doctor_finds(check: &str) -> bool {
+    let report = ftd(["doctor", "--json"]).json();
+    let checks = report["checks"].as_array().expect("checks");
+    let fine = checks
+        .iter()
+        .any(|found| found["name"] == check && found["status"] == "ok");
+    if !fine {
+        eprintln!("SKIPPED: this host has no {check}");
+    }
+    fine
+}
+
+/// Records the guest and replays its log, which must come by as many points between exits.
+#[track_caller]
+fn same_again(kernel: &str, cmdline: &str, says: &str) -> Value {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let log = text(&directory.path().join("guest.log"));
+    let console = directory.path().join("console");
+    let file = format!("file:{}", text(&console));
+    let kernel = tiny(kernel);
+    let recorded = ftd([
+        "record",
+        "--clock",
+        "step",
+        "--kernel",
+        &kernel,
+        "--cmdline",
+        cmdline,
+        "--memory",
+        "16",
+        "--log",
+        &log,
+        "--console",
+        &file,
+        "--json",
+    ])
+    .succeeded()
+    .json();
+    let printed = std::fs::read_to_string(&console).expect("a console");
+    let last = printed.lines().last().unwrap_or_default();
+    assert!(last.starts_with(says), "{printed}");
+    assert_eq!(recorded["clock"], "step");
+    assert!(recorded["landings"].as_u64() > Some(0), "{recorded}");
+    let replayed = ftd(["replay", "--log", &log, "--json"]).succeeded().json();
+    assert_eq!(replayed["state_hash"], recorded["state_hash"]);
+    assert_eq!(replayed["exits"], recorded["exits"]);
+    assert_eq!(replayed["same_state"], true);
+    assert_eq!(replayed["points"], recorded["landings"]);
+    recorded
+}
+
+#[test]
+fn a_loop_without_exits() {
+    need_kvm!();
+    if doctor_finds("single-step") {
+        let cmdline = "spin ticks=100 period=5000000";
+        let recorded = same_again("counter", cmdline, "counter: count=");
+        assert_eq!(recorded["snapshots"], 0, "{recorded}");
+    }
+}
+
+/// Each interrupt folds where it landed into the last line and into RAM.
+#[test]
+fn a_storm_in_kernel_code() {
+    need_kvm!();
+    if !doctor_finds("single-step") {
+        return;
+    }
+    // Tight branches, string instructions, page faults, and interrupts held off.
+    for kind in [0, 1, 2, 4] {
+        let cmdline = format!("kind={kind} ticks=60 period=5000000");
+        let recorded = same_again("storm", &cmdline, "storm: rounds=");
+        assert_eq!(recorded["snapshots"], 0, "{recorded}");
+    }
+}
+
+/// The processor makes no more steps where user code calls its kernel: they go on all the same, whether it comes
+/// back from there or not.
+#[test]
+fn a_storm_in_user_code() {
+    need_kvm!();
+    if doctor_finds("single-step") && doctor_finds("single-step-user") {
+        // By INT, and by SYSCALL.
+        for kind in [3, 5] {
+            let cmdline = format!("kind={kind} ticks=60 period=5000000");
+            let recorded = same_again("storm", &cmdline, "storm: rounds=");
+            assert_eq!(recorded["snapshots"], 0, "{recorded}");
+        }
+    }
+}
+
+#[test]
+fn the_backup_goes_on_without_steps() {
+    need_kvm!();
+    if !doctor_finds("single-step") {
+        return;
+    }
+    let pair = Pair::new();
+    let kernel = tiny("storm");
+    let clock = ["--clock", "step"];
+    let cmdline = ["--cmdline", "kind=0 ticks=100 period=20000000"];
+    let options = [&clock[..], &cmdline, &["--wait-backup"]].concat();
+    let mut primary = pair.primary(&kernel, &options);
+    let mut backup = pair.backup("backup", &clock);
+    backup.wait_for_event("protected");
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    assert!(backup.event("diverged").is_none());
+    primary.running.kill();
+    backup.wait_for_event("live");
+    let printed = backup.console.clone();
+    backup.running.wait().succeeded();
+    let printed = std::fs::read_to_string(printed).expect("a console");
+    let ticks = printed
+        .strip_prefix("storm: rounds=")
+        .and_then(|rest| rest.split_once(" ticks=")?.1.split_once(' '))
+        .and_then(|(ticks, _)| ticks.parse::<u64>().ok());
+    assert!(ticks >= Some(100), "{printed}");
+}
