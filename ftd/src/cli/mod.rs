@@ -1,10 +1,12 @@
 //! The command line: one module a command.
 //!
-//! Exit status: 0 when the command did what it was asked, 1 when it failed, 2 for a usage error.
+//! Exit status: 0 when the command did what it was asked, 1 when it failed, 2 for a usage error, 3 when it
+//! should be started again.
 
 mod backup;
 mod control;
 mod doctor;
+mod failover;
 mod format_shared;
 mod options;
 mod pair_options;
@@ -48,6 +50,8 @@ enum Command {
     /// The drill's client, which keeps a ledger of acknowledged writes.
     #[command(hide = true)]
     LedgerClient(LedgerClientArgs),
+    /// Have a primary hand its guest to its backup, without a lost packet.
+    Failover(failover::Options),
     /// Prepare a shared block device for the test-and-set.
     FormatShared(format_shared::Options),
     /// Run a guest on this host alone, without a log.
@@ -64,6 +68,15 @@ enum Command {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub &'static str);
+
+/// This process is done, and another should be started in its place (as systemd does by exit status
+/// [`START_AGAIN`]).
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StartAgain(pub String);
+
+/// Exit status of [`StartAgain`].
+const START_AGAIN: u8 = 3;
 
 /// A failed drill has said so itself, but ftd must not end as if all were well.
 fn verdict(passed: anyhow::Result<bool>) -> anyhow::Result<()> {
@@ -95,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(options) => return doctor::run(&options),
         Command::Drill(options) => verdict(options.run()),
         Command::LedgerClient(options) => verdict(options.run()),
+        Command::Failover(options) => failover::run(&options),
         Command::FormatShared(options) => format_shared::run(&options),
         Command::Run(options) => run_alone::run(&options),
         Command::Record(options) => record::run(&options),
@@ -107,6 +121,8 @@ pub fn main() -> ExitCode {
             let _ = writeln!(std::io::stderr(), "ftd: {error:#}");
             if error.is::<UsageError>() {
                 ExitCode::from(2)
+            } else if error.is::<StartAgain>() {
+                ExitCode::from(START_AGAIN)
             } else {
                 ExitCode::FAILURE
             }

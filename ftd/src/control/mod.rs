@@ -3,6 +3,8 @@
 //! A Unix stream socket (mode 0600); one JSON object a line in, one a line out.
 //!
 //! * `{"ask":"status"}` is answered by `{"ok":true,...}` with the fields of [`Report`].
+//! * `{"ask":"failover"}` has a primary hand its guest to its backup; the answer, `{"ok":true,...}` with the
+//!   fields of [`HandedOver`], waits until the guest is live there.
 //! * `{"ask":"flip","what":"ram:0xa00000"}` changes a bit of this copy of the guest between two epochs;
 //!   only with `--debug-hooks`.
 //! * What can't be answered gets `{"ok":false,"error":"..."}`.
@@ -26,6 +28,6 @@ pub mod request;
 pub mod server;
 pub mod table;
 
-pub use report::{Failover, Report};
+pub use report::{Failover, HandedOver, Report};
 pub use request::Request;
 pub use server::{Answers, Control, ControlOptions};

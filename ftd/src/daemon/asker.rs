@@ -20,6 +20,8 @@ enum Task {
     /// This host has the guest: say so from now on, at once and every [`SIGN_EVERY`]. (Or, of a
     /// sign that says that it has ended, once.)
     Sign(Sign),
+    /// Look who has won a generation.
+    Find(u64),
 }
 
 /// Asks the arbiter, and signs; what comes of it comes through the outbox. Answers come in order,
@@ -70,6 +72,11 @@ impl Asker {
         self.tell(Task::Sign(sign));
     }
 
+    /// Looks for a sign of `generation`'s winner; it comes as [`Outgoing::Holder`].
+    pub fn find(&self, generation: u64) {
+        self.tell(Task::Find(generation));
+    }
+
     /// Waits until everything that was told is done, for `timeout` at most.
     pub fn finish(&mut self, timeout: Duration) -> bool {
         self.tasks = None;
@@ -117,6 +124,11 @@ impl Worker {
                     sign.beat = self.sign.as_ref().map_or(0, |last| last.beat);
                     self.sign = Some(sign);
                     self.due = Instant::now();
+                }
+                Ok(Task::Find(generation)) => {
+                    let sign = self.arbiter.sign_of(generation).unwrap_or_default();
+                    let sign = sign.filter(|sign| sign.generation == generation);
+                    self.outbox.push(Outgoing::Holder { sign });
                 }
                 Err(RecvTimeoutError::Timeout) => self.sign(),
                 Err(RecvTimeoutError::Disconnected) => {

@@ -5,6 +5,7 @@
 //! * [`channel`]: the connections of the logging channel.
 //! * [`copy`]: the copy of the guest on this side.
 //! * [`ending`]: how a side ends.
+//! * [`handing`]: a planned hand-over.
 //! * [`holding`]: having the guest: signs of life on the shared storage.
 //! * [`notes`]: what the operator and the journal are told.
 //! * [`outgoing`]: what the other threads hand to the loop.
@@ -14,6 +15,7 @@ mod asked;
 mod channel;
 mod copy;
 mod ending;
+mod handing;
 mod holding;
 mod notes;
 mod outgoing;
@@ -35,6 +37,7 @@ use vmm::guest::Guest;
 
 use self::asked::Kept;
 use self::copy::{Copies, Copy};
+use self::handing::Handing;
 use self::holding::Holding;
 use super::asker::Asker;
 use super::clone::{Cloning, Precopied};
@@ -120,6 +123,9 @@ pub struct Pair {
     peer_lost_at: Option<u64>,
     join_started_at: Option<u64>,
     held_since: Option<u64>,
+    handing: Option<Handing>,
+    /// The connection of a primary that handed its guest over to this side.
+    left: Option<PeerId>,
     halt: Option<HaltReason>,
 }
 
@@ -198,6 +204,8 @@ impl Pair {
             peer_lost_at: None,
             join_started_at: None,
             held_since: None,
+            handing: None,
+            left: None,
             halt: None,
             poll,
             signals,
@@ -244,7 +252,7 @@ impl Pair {
                 self.take_typed()?;
             }
             if self.tap_ready {
-                self.tap_ready = self.backends.take_frames()?;
+                self.tap_ready = self.take_frames()?;
             }
             if self.control_ready {
                 self.take_asked();
@@ -252,6 +260,7 @@ impl Pair {
             if self.core.next_tick() <= monotonic_ns() {
                 self.tell(Event::Tick)?;
             }
+            self.turn_handing()?;
             self.redial();
             self.outbox
                 .clog(self.links.backlog_bytes_max() > BACKLOG_BYTES_MAX);
@@ -265,7 +274,11 @@ impl Pair {
         let timeout = if self.tap_ready || self.console_ready || self.control_ready {
             Duration::ZERO
         } else {
-            Duration::from_nanos(next.saturating_sub(now)).min(Duration::from_secs(1))
+            let longest = match &self.handing {
+                None => Duration::from_secs(1),
+                Some(_) => Duration::from_millis(1),
+            };
+            Duration::from_nanos(next.saturating_sub(now)).min(longest)
         };
         match self.poll.poll(events, Some(timeout)) {
             Err(error) if error.kind() != ErrorKind::Interrupted => {

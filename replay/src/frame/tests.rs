@@ -77,6 +77,9 @@ fn messages() -> Vec<Message> {
         Message::Bye {
             reason: ByeReason::Stopped,
         },
+        Message::Frame {
+            bytes: vec![7; 1514],
+        },
     ]
 }
 

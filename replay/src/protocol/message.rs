@@ -8,7 +8,7 @@ use crate::entry::{Epoch, Page};
 use crate::protocol::facts::{Facts, RejectReason};
 
 /// Version of the protocol that this build speaks; raised with any change to a message.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Number of a term of office: it rises by one each time that a copy of the guest becomes the only
 /// live one, by a test-and-set at the arbiter. 0 is before the guest's first start.
@@ -61,6 +61,12 @@ pub enum Message {
         /// Why.
         reason: ByeReason,
     },
+    /// An Ethernet frame for the guest, from a primary that has said goodbye: it came there too late. The
+    /// daemons see to it; in the protocol it has no place.
+    Frame {
+        /// The frame.
+        bytes: Vec<u8>,
+    },
 }
 
 impl Message {
@@ -77,6 +83,7 @@ impl Message {
             Message::Heartbeat { .. } => "a heartbeat",
             Message::GuestEnded { .. } => "the end of the guest",
             Message::Bye { .. } => "a goodbye",
+            Message::Frame { .. } => "a frame for the guest",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What each of the core's actions does here.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
@@ -30,7 +31,13 @@ impl Pair {
                 if why == DisconnectReason::Left(ByeReason::Diverged) {
                     self.kept.diverged();
                 }
-                self.links.close(self.poll.registry(), peer);
+                let following = matches!(self.copies.current, Copy::Following { .. });
+                if following && why == DisconnectReason::Left(ByeReason::Stopped) {
+                    // Frames for the guest that went on to come there follow; it ends with that side.
+                    self.left = Some(peer);
+                } else {
+                    self.links.close(self.poll.registry(), peer);
+                }
             }
             Action::Connect => self.dial_at = Some(monotonic_ns()),
             Action::StartClone { peer } => self.start_clone(peer),
@@ -176,6 +183,9 @@ impl Pair {
 
     fn drop_guest(&mut self) {
         self.copies.drop_current();
+        // What a primary that left sent after its guest.
+        self.left = None;
+        self.inbox.take_inputs(&mut VecDeque::new());
         self.kept.replayed_to = None;
         self.ram = None;
     }

@@ -79,6 +79,11 @@ impl Pair {
         }
     }
 
+    /// Why the guest would not survive the loss of either host.
+    pub(super) fn why_unprotected(&self) -> Option<String> {
+        why_unprotected(&self.core.status(), self.holding.is_suspended())
+    }
+
     fn virtual_now(&self) -> Option<u64> {
         let live = self.gauges.virtual_now(monotonic_ns());
         live.or(self.kept.replayed_to)
@@ -123,6 +128,10 @@ impl Answers for Pair {
             peer_host: status.peer,
             ..self.kept.fixed.clone()
         }
+    }
+
+    fn failover(&mut self) -> Result<(), String> {
+        self.begin_handing("ftd failover", false)
     }
 
     fn flip(&mut self, flip: Flip) -> Result<(), String> {

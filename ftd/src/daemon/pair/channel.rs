@@ -1,8 +1,9 @@
 //! The logging channel's connections: accepted, dialled, and what comes in on them.
 
 use anyhow::Result;
+use devices::Input;
 use mio::Token;
-use replay::protocol::Event;
+use replay::protocol::{Event, Message};
 
 use super::{Pair, REDIAL};
 use crate::daemon::links::Served;
@@ -40,6 +41,9 @@ impl Pair {
                     self.tell(Event::PeerHeard { peer })?;
                     loop {
                         match self.links.next_message(peer) {
+                            Ok(Some(Message::Frame { bytes })) if self.left == Some(peer) => {
+                                self.inbox.push(Input::NetRx { frame: bytes });
+                            }
                             Ok(Some(message)) => self.tell(Event::Message { peer, message })?,
                             Ok(None) => break,
                             Err(why) => {
@@ -48,6 +52,10 @@ impl Pair {
                             }
                         }
                     }
+                }
+                Served::Lost(_) if self.left == Some(peer) => {
+                    self.left = None;
+                    return Ok(());
                 }
                 Served::Lost(why) => {
                     if self.dial_at.is_some() {

@@ -56,6 +56,9 @@ impl Pair {
                 Outgoing::Superseded { generation } => {
                     self.tell(Event::Superseded { generation })?;
                 }
+                Outgoing::Paused { number, frames } => self.guest_paused(number, frames),
+                // Only looked for after the loop's end.
+                Outgoing::Holder { .. } => {}
                 Outgoing::Live(went) => self.went_live(*went)?,
                 Outgoing::Ended { copy } => self.guest_thread_ended(copy)?,
             }
