@@ -1,24 +1,31 @@
 //! The command line: one module a command.
 //!
+//! * `config`: a configuration file beside the flags.
+//! * `options`, `pair_options`: flags that several commands share.
+//! * `seat`: a host's place at the shared storage.
+//!
 //! Exit status: 0 when the command did what it was asked, 1 when it failed, 2 for a usage error, 3 when it
 //! should be started again.
 
 mod backup;
+mod config;
 mod control;
 mod doctor;
 mod failover;
 mod format_shared;
 mod options;
+mod pair;
 mod pair_options;
 mod primary;
 mod record;
 mod replay_log;
 mod run_alone;
+mod seat;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 pub use options::GuestOptions;
@@ -43,6 +50,8 @@ enum Command {
     Primary(primary::Options),
     /// Join a primary, follow its guest, and take over when it is lost.
     Backup(backup::Options),
+    /// Be a host of a pair: primary where nobody has the guest, else a backup of who has it.
+    Pair(Box<pair::Options>),
     /// Examine this host: what ftd can do on it, and what is missing.
     Doctor(doctor::Options),
     /// Kill a side of a pair on purpose, and see what was lost: nothing.
@@ -90,7 +99,13 @@ fn verdict(passed: anyhow::Result<bool>) -> anyhow::Result<()> {
 /// Parses the command line and carries it out.
 pub fn main() -> ExitCode {
     crate::host::heap::give_freed_memory_back();
-    let cli = Cli::parse();
+    let cli = match config::expand(&Cli::command(), std::env::args_os().collect()) {
+        Ok(arguments) => Cli::parse_from(arguments),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "ftd: {:#}", anyhow::Error::new(error));
+            return ExitCode::from(2);
+        }
+    };
     let default = if cli.verbose {
         "ftd=debug,vmm=debug"
     } else {
@@ -105,6 +120,7 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Primary(options) => primary::run(&options),
         Command::Backup(options) => backup::run(&options),
+        Command::Pair(options) => pair::run(&options),
         Command::Doctor(options) => return doctor::run(&options),
         Command::Drill(options) => verdict(options.run()),
         Command::LedgerClient(options) => verdict(options.run()),

@@ -7,6 +7,7 @@
 //! * [`ending`]: how a side ends.
 //! * [`handing`]: a planned hand-over.
 //! * [`holding`]: having the guest: signs of life on the shared storage.
+//! * [`looking`]: a joiner without a primary.
 //! * [`notes`]: what the operator and the journal are told.
 //! * [`outgoing`]: what the other threads hand to the loop.
 
@@ -17,6 +18,7 @@ mod copy;
 mod ending;
 mod handing;
 mod holding;
+mod looking;
 mod notes;
 mod outgoing;
 
@@ -39,6 +41,7 @@ use self::asked::Kept;
 use self::copy::{Copies, Copy};
 use self::handing::Handing;
 use self::holding::Holding;
+use self::looking::Looking;
 use super::asker::Asker;
 use super::clone::{Cloning, Precopied};
 use super::held::Held;
@@ -77,6 +80,8 @@ pub struct PairOptions {
     pub listen: Option<SocketAddr>,
     /// Where primaries may be.
     pub log_from: Vec<SocketAddr>,
+    /// A joiner that finds no primary looks by itself whether there is one left, and ends if there is none.
+    pub look_again: bool,
     /// Who decides.
     pub arbiter: Box<dyn Arbiter>,
     /// File for events.
@@ -126,6 +131,7 @@ pub struct Pair {
     handing: Option<Handing>,
     /// The connection of a primary that handed its guest over to this side.
     left: Option<PeerId>,
+    looking: Looking,
     halt: Option<HaltReason>,
 }
 
@@ -206,6 +212,7 @@ impl Pair {
             held_since: None,
             handing: None,
             left: None,
+            looking: Looking::new(options.look_again),
             halt: None,
             poll,
             signals,
@@ -261,6 +268,7 @@ impl Pair {
                 self.tell(Event::Tick)?;
             }
             self.turn_handing()?;
+            self.look_for_a_primary();
             self.redial();
             self.outbox
                 .clog(self.links.backlog_bytes_max() > BACKLOG_BYTES_MAX);

@@ -41,6 +41,11 @@ pub enum Outgoing {
         /// The last sign of the generation's winner, if there is one.
         sign: Option<Sign>,
     },
+    /// It was found out whether anybody has the guest.
+    Looked {
+        /// Nobody has.
+        vacant: bool,
+    },
     /// All pages of a live clone were sent; the epochs from `first` on follow.
     CloneReady {
         /// First epoch of the log.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use mio::Events;
-use replay::protocol::{Event, HaltReason, Role};
+use replay::protocol::{EndReason, Event, HaltReason, Role};
 use serde_json::json;
 
 use super::Pair;
@@ -82,7 +82,13 @@ impl Pair {
             Some(Err(failed)) if why == HaltReason::Stopped => bail!("{failed}"),
             _ => {}
         }
+        if let Some(why) = self.looking.start_again() {
+            return Err(StartAgain(why).into());
+        }
         match why {
+            HaltReason::GuestEnded(EndReason::Reset) => {
+                Err(StartAgain(format!("{why}: started again, ftd boots it")).into())
+            }
             HaltReason::Stopped | HaltReason::GuestEnded(_) => Ok(()),
             why => bail!("{why}"),
         }

@@ -57,6 +57,7 @@ impl Pair {
                     self.tell(Event::Superseded { generation })?;
                 }
                 Outgoing::Paused { number, frames } => self.guest_paused(number, frames),
+                Outgoing::Looked { vacant } => self.looked(vacant)?,
                 // Only looked for after the loop's end.
                 Outgoing::Holder { .. } => {}
                 Outgoing::Live(went) => self.went_live(*went)?,
