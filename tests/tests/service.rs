@@ -2,6 +2,7 @@
 //! the service manager.
 
 use std::net::TcpListener;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -145,6 +146,54 @@ fn a_joiner_whose_primary_is_gone_for_good_makes_room_for_a_start() {
     );
     let mut east = hosts.start("east", "-again", &[]);
     assert_eq!(east.wait_for_event("guest_started")["generation"], 2);
+}
+
+#[test]
+fn the_service_manager_is_told() {
+    need_kvm!();
+    let hosts = Hosts::new();
+    let socket = hosts.at("notify");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    manager
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    let address = text(&socket);
+    let environment = [
+        ("NOTIFY_SOCKET", address.as_str()),
+        ("WATCHDOG_USEC", "200000"),
+    ];
+    let west = hosts.start("west", "", &environment);
+    let mut bytes = [0; 1000];
+    let mut next = || {
+        let count = manager.recv(&mut bytes).expect("a word in time");
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    };
+    let mut until = |word: &str| {
+        let mut before = Vec::new();
+        loop {
+            let said = next();
+            if said == word {
+                return before;
+            }
+            before.push(said);
+        }
+    };
+    until("READY=1");
+    until("STATUS=alone, not protected: it has no backup");
+    until("WATCHDOG=1");
+    let began = Instant::now();
+    for _ in 0..10 {
+        until("WATCHDOG=1");
+    }
+    // Each 100 ms; what a busy machine adds stays below what would have it killed.
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
+    west.running.terminate();
+    until("STOPPING=1");
+    west.running.wait().succeeded();
 }
 
 #[test]

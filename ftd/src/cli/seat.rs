@@ -13,6 +13,7 @@ use crate::arbiter::{self, Arbiter};
 use crate::control::{Control, Report};
 use crate::daemon::pair::PairOptions;
 use crate::host::entropy;
+use crate::host::service::Service;
 use crate::run::live::LiveOptions;
 use crate::setup::Shell;
 
@@ -72,6 +73,7 @@ impl Seat {
         let start = Instant::now();
         let mut told = false;
         let control = &mut self.control;
+        let mut service = Service::from_environment();
         vacancy::wait_until_vacant(self.arbiter.as_mut(), |step, patience| {
             if !std::mem::replace(&mut told, true) {
                 tracing::info!(
@@ -80,6 +82,7 @@ impl Seat {
                     patience.as_secs_f64()
                 );
             }
+            service.status("looks whether the guest still runs elsewhere".to_owned());
             if let Some(control) = control {
                 control.turn(&mut waiting);
             }

@@ -8,6 +8,7 @@
 //! * [`handing`]: a planned hand-over.
 //! * [`holding`]: having the guest: signs of life on the shared storage.
 //! * [`looking`]: a joiner without a primary.
+//! * [`managed`]: what the service manager is told of this side.
 //! * [`notes`]: what the operator and the journal are told.
 //! * [`outgoing`]: what the other threads hand to the loop.
 
@@ -19,6 +20,7 @@ mod ending;
 mod handing;
 mod holding;
 mod looking;
+mod managed;
 mod notes;
 mod outgoing;
 
@@ -42,6 +44,7 @@ use self::copy::{Copies, Copy};
 use self::handing::Handing;
 use self::holding::Holding;
 use self::looking::Looking;
+use self::managed::Managed;
 use super::asker::Asker;
 use super::clone::{Cloning, Precopied};
 use super::held::Held;
@@ -132,6 +135,7 @@ pub struct Pair {
     /// The connection of a primary that handed its guest over to this side.
     left: Option<PeerId>,
     looking: Looking,
+    managed: Managed,
     halt: Option<HaltReason>,
 }
 
@@ -213,6 +217,7 @@ impl Pair {
             handing: None,
             left: None,
             looking: Looking::new(options.look_again),
+            managed: Managed::default(),
             halt: None,
             poll,
             signals,
@@ -269,6 +274,7 @@ impl Pair {
             }
             self.turn_handing()?;
             self.look_for_a_primary();
+            self.tell_manager();
             self.redial();
             self.outbox
                 .clog(self.links.backlog_bytes_max() > BACKLOG_BYTES_MAX);
@@ -278,7 +284,11 @@ impl Pair {
 
     fn wait(&mut self, events: &mut Events) -> Result<()> {
         let now = monotonic_ns();
-        let next = self.core.next_tick().min(self.dial_at.unwrap_or(u64::MAX));
+        let due = [self.dial_at, self.managed.due_ns()];
+        let next = due
+            .into_iter()
+            .flatten()
+            .fold(self.core.next_tick(), u64::min);
         let timeout = if self.tap_ready || self.console_ready || self.control_ready {
             Duration::ZERO
         } else {

@@ -56,6 +56,7 @@ impl Pair {
     /// Ends this side: nothing more is let out; what was said to the peer still goes.
     pub(super) fn close(mut self) -> Result<()> {
         let why = self.halt.take().unwrap_or(HaltReason::Stopped);
+        self.managed.stopping();
         self.signals.end_at_next();
         let handed_over = self.end_handing(&why);
         self.journal

@@ -52,6 +52,7 @@ impl Pair {
             }
             _ => {}
         }
+        self.managed.changed();
         tracing::info!("{note}");
     }
 }

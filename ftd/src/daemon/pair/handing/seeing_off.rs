@@ -102,6 +102,7 @@ impl Pair {
         if self.control_ready {
             self.take_asked();
         }
+        self.tell_manager();
         Ok(())
     }
 
