@@ -15,6 +15,7 @@
 //! * [`client`]: asking a running ftd.
 //! * `lines`: bytes to lines.
 //! * [`meter`]: the rate of the log.
+//! * [`prometheus`]: the report for Prometheus.
 //! * [`report`]: the answer to `status`.
 //! * [`request`]: what may be asked.
 //! * [`server`]: the socket of a running ftd.
@@ -23,6 +24,7 @@
 pub mod client;
 mod lines;
 pub mod meter;
+pub mod prometheus;
 pub mod report;
 pub mod request;
 pub mod server;
