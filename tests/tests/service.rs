@@ -76,6 +76,35 @@ fn each_host_finds_its_side_and_redundancy_comes_back() {
     west.wait_for_event("protected");
     west.running.kill();
     east.wait_for_event("live");
+    // What an operator greps for.
+    wait_for("the event", || {
+        east.running.stderr().contains(" event=live ").then_some(())
+    });
+    let (here, there) = (west.running.stderr(), east.running.stderr());
+    for (log, events) in [
+        (
+            &here,
+            [
+                "started ",
+                "guest_started generation=1",
+                "joined with=",
+                "protected ",
+            ],
+        ),
+        (
+            &there,
+            ["started ", "joined with=", "protected ", "peer_lost "],
+        ),
+    ] {
+        for event in events {
+            assert!(log.contains(&format!(" event={event}")), "{event}: {log}");
+        }
+    }
+    assert!(
+        there.contains(" event=live ") && there.contains("generation=2"),
+        "{there}"
+    );
+    assert!(!there.contains('\u{1b}'), "{there:?}");
     // Started again as it was, it is the backup of the other one.
     let mut west = hosts.start("west", "-again", &[]);
     west.wait_for_event("protected");

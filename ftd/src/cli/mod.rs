@@ -22,7 +22,7 @@ mod replay_log;
 mod run_alone;
 mod seat;
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -96,6 +96,20 @@ fn verdict(passed: anyhow::Result<bool>) -> anyhow::Result<()> {
     }
 }
 
+/// In the journal of systemd (systemd.exec(5), `JOURNAL_STREAM`) each line has its time already.
+fn log_to_stderr(filter: EnvFilter) {
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false);
+    match std::env::var_os("JOURNAL_STREAM") {
+        Some(_) => log.without_time().init(),
+        None => log.init(),
+    }
+}
+
 /// Parses the command line and carries it out.
 pub fn main() -> ExitCode {
     crate::host::heap::give_freed_memory_back();
@@ -112,11 +126,7 @@ pub fn main() -> ExitCode {
         "ftd=info,vmm=info"
     };
     let filter = EnvFilter::try_from_env("FTD_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .init();
+    log_to_stderr(filter);
     let done = match cli.command {
         Command::Primary(options) => primary::run(&options),
         Command::Backup(options) => backup::run(&options),
