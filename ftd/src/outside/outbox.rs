@@ -8,8 +8,8 @@ use mio::Waker;
 use replay::protocol::ArbiterAnswer;
 use replay::{EncodedEpoch, Epoch};
 
-use crate::daemon::unreleased::Unreleased;
 use crate::arbiter::Sign;
+use crate::daemon::unreleased::Unreleased;
 use crate::host::announce::AddressLearner;
 
 /// What the vCPU thread (or the one that clones its guest) hands to the daemon's loop.

@@ -77,6 +77,7 @@ fn messages() -> Vec<Message> {
         Message::Bye {
             reason: ByeReason::Stopped,
         },
+        Message::HandOver,
         Message::Frame {
             bytes: vec![7; 1514],
         },

@@ -61,8 +61,11 @@ pub enum Message {
         /// Why.
         reason: ByeReason,
     },
-    /// An Ethernet frame for the guest, from a primary that has said goodbye: it came there too late. The
-    /// daemons see to it; in the protocol it has no place.
+    /// The backup is to bid for the guest, of which it has all: a planned hand-over. The sender lets nothing
+    /// more out, but may bid for the guest itself if it sees no bid of the backup's.
+    HandOver,
+    /// An Ethernet frame for the guest, from a primary whose guest the backup has won: it came to the wrong
+    /// place. The daemons see to it; in the protocol it has no place.
     Frame {
         /// The frame.
         bytes: Vec<u8>,
@@ -83,6 +86,7 @@ impl Message {
             Message::Heartbeat { .. } => "a heartbeat",
             Message::GuestEnded { .. } => "the end of the guest",
             Message::Bye { .. } => "a goodbye",
+            Message::HandOver => "a hand-over",
             Message::Frame { .. } => "a frame for the guest",
         }
     }

@@ -28,6 +28,7 @@ impl World {
         host.up = true;
         host.paused = None;
         host.leaving = false;
+        host.handing = None;
         host.asked = (0, 0);
         host.lapsed = false;
         host.guest = None;
@@ -203,6 +204,7 @@ impl World {
         }
         self.say(|| format!("host{node} halts: {why}"));
         let lost = matches!(why, HaltReason::Lost { .. });
+        self.stats.handed_over += u64::from(lost && self.nodes[node].handing.is_some());
         if lost
             && self.sabotage == Some(Sabotage::LoserNotHalted)
             && let Ok(guest) = self.live_guest(node)

@@ -17,6 +17,8 @@ pub(super) struct Node {
     pub(super) power_cuts: u64,
     /// Events that wait while the process is stopped.
     pub(super) paused: Option<Vec<Event>>,
+    /// It hands its guest over, or tries to.
+    pub(super) handing: Option<Handing>,
     /// It was told to stop, and only waits for its disks.
     pub(super) leaving: bool,
     pub(super) clock: HostClock,
@@ -46,6 +48,7 @@ impl Node {
             up: false,
             power_cuts: 0,
             paused: None,
+            handing: None,
             leaving: false,
             clock: HostClock {
                 rate,
@@ -64,6 +67,15 @@ impl Node {
             writes_until: 0,
         }
     }
+}
+
+/// A hand-over under way: the guest stands still.
+#[derive(Debug)]
+pub(super) struct Handing {
+    /// When it is given up if the backup does not have it all by then.
+    pub(super) by: u64,
+    /// The backup was offered the guest.
+    pub(super) offered: bool,
 }
 
 /// A host's monotonic clock.

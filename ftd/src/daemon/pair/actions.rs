@@ -31,9 +31,8 @@ impl Pair {
                 if why == DisconnectReason::Left(ByeReason::Diverged) {
                     self.kept.diverged();
                 }
-                let following = matches!(self.copies.current, Copy::Following { .. });
-                if following && why == DisconnectReason::Left(ByeReason::Stopped) {
-                    // Frames for the guest that went on to come there follow; it ends with that side.
+                if why == DisconnectReason::HandedOver {
+                    // Frames for the guest that still come there follow; it ends with that side.
                     self.left = Some(peer);
                 } else {
                     self.links.close(self.poll.registry(), peer);

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use devices::Input;
+use devices::virtio::{FRAME_BYTES_MAX, FRAME_BYTES_MIN};
 use mio::Token;
 use replay::protocol::{Event, Message};
 
@@ -42,7 +43,7 @@ impl Pair {
                     loop {
                         match self.links.next_message(peer) {
                             Ok(Some(Message::Frame { bytes })) if self.left == Some(peer) => {
-                                self.inbox.push(Input::NetRx { frame: bytes });
+                                self.take_late_frame(bytes);
                             }
                             Ok(Some(message)) => self.tell(Event::Message { peer, message })?,
                             Ok(None) => break,
@@ -66,6 +67,15 @@ impl Pair {
                     return self.tell(Event::PeerDisconnected { peer, why });
                 }
             }
+        }
+    }
+
+    /// One that came for the guest to the host that it was handed over by.
+    fn take_late_frame(&mut self, frame: Vec<u8>) {
+        // The device would take another length for the TAP's failure.
+        let fits = (FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&frame.len());
+        if !fits || !self.inbox.push(Input::NetRx { frame }) {
+            tracing::debug!("a frame for the guest is dropped: no frame, or too many at once");
         }
     }
 

@@ -8,6 +8,7 @@ use replay::protocol::{EndReason, Event, HaltReason, Role};
 use serde_json::json;
 
 use super::Pair;
+use super::handing::Ending;
 use crate::cli::StartAgain;
 use crate::control::HandedOver;
 use crate::host::clock::monotonic_ns;
@@ -24,7 +25,8 @@ impl Pair {
     /// The operator wants this side to end, by `how`.
     pub(super) fn stop(&mut self, how: &str) -> Result<()> {
         let status = self.core.status();
-        let hands_over = status.role == Role::Primary && status.protected;
+        let hands_over =
+            self.handing.is_some() || (status.role == Role::Primary && status.protected);
         let peer = status.peer.as_deref().unwrap_or("its backup");
         let then = match status.role {
             Role::Primary if hands_over => format!("the guest goes on at {peer}"),
@@ -71,7 +73,14 @@ impl Pair {
         self.sign_off(&why);
         tracing::info!("this side ends: {why}");
         match handed_over {
-            Some(Ok(HandedOver { host, listen, .. })) => {
+            Some(Ending {
+                end: Ok(_),
+                ending: true,
+            }) => return Ok(()),
+            Some(Ending {
+                end: Ok(HandedOver { host, listen, .. }),
+                ..
+            }) => {
                 let at = listen.map_or(String::new(), |at| format!(" ({at})"));
                 return Err(StartAgain(format!(
                     "the guest was handed over to {host}{at}; started again as its backup, this host \
@@ -80,7 +89,11 @@ impl Pair {
                 .into());
             }
             // Should nobody have the guest, another start finds that out.
-            Some(Err(failed)) if why == HaltReason::Stopped => bail!("{failed}"),
+            Some(Ending {
+                end: Err(failed), ..
+            }) if !matches!(why, HaltReason::GuestEnded(_)) => {
+                bail!("{failed}")
+            }
             _ => {}
         }
         if let Some(why) = self.looking.start_again() {

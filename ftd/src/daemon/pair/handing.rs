@@ -1,10 +1,10 @@
 //! A planned hand-over: the guest goes to the backup, in order.
 //!
 //! The guest stands still at the end of an epoch, behind every frame that came until then. Once the backup
-//! has executed all of the log and found its copy equal, and all outputs are out, this side leaves
-//! ([`Event::Stop`]), which is what has the backup bid for the guest: the arbiter decides as ever. Until this
-//! side has left it can still let the guest go on here. Frames that come for the guest meanwhile are kept
-//! ([`late`]), and follow it over the logging channel once this side has left ([`seeing_off`]).
+//! has executed all of the log and found its copy equal, and all outputs and disk requests are done, the core
+//! offers it the guest ([`Event::HandOver`]), and the arbiter decides as ever: the guest goes on there, or, if
+//! the backup does not take it, here. Frames that come for it meanwhile are kept ([`late`]); once it is live
+//! there, this side ends, and they follow over the logging channel ([`seeing_off`]).
 
 mod late;
 mod seeing_off;
@@ -15,12 +15,17 @@ use serde_json::json;
 
 use self::late::LateFrames;
 use super::{Pair, since_ms};
+use crate::arbiter::Sign;
 use crate::control::HandedOver;
 use crate::host::clock::monotonic_ns;
 use crate::run::inbox::Order;
 
 /// How long the guest may wait for the backup to have it all, in nanoseconds.
 const PREPARE_NS: u64 = 5_000_000_000;
+/// Without a sign on the shared storage for so long, in nanoseconds, nobody could take the guest.
+const STORAGE_NS: u64 = 2_000_000_000;
+/// How often to look whether the backup has taken it, in nanoseconds.
+const LOOK_EVERY_NS: u64 = 2_000_000;
 
 /// A hand-over under way.
 #[derive(Debug)]
@@ -33,9 +38,24 @@ pub(super) struct Handing {
     asked_at: u64,
     /// The guest stands still since then; the last epoch is this.
     paused: Option<(u64, u64)>,
-    /// This side has left.
-    left: bool,
+    /// The backup was offered the guest.
+    offered: bool,
+    /// The generation after this side's own.
+    next: u64,
+    /// The storage is being looked at; or when it is next.
+    looking: bool,
+    look_at: u64,
+    /// Who has taken the guest, when that was seen, and the times until then.
+    taken: Option<(Sign, u64, (f64, f64))>,
     late: LateFrames,
+}
+
+/// What came of a hand-over when this side ended.
+pub(super) struct Ending {
+    /// Where the guest is, or what went wrong, for people.
+    pub(super) end: Result<HandedOver, String>,
+    /// A signal asked for it: this side is not to be started again.
+    pub(super) ending: bool,
 }
 
 impl Pair {
@@ -65,6 +85,13 @@ impl Pair {
                 return Err(format!("nobody can take the guest over: {why}"));
             }
         }
+        let silent_ns = self.holding.silent_ns();
+        if silent_ns > STORAGE_NS {
+            return Err(format!(
+                "nobody can take the guest over: the shared storage has taken no sign of life for {:.1} s",
+                silent_ns as f64 / 1e9
+            ));
+        }
         tracing::info!("{how}: the guest is handed over to {to}");
         self.journal
             .event("handing_over", json!({"to": to, "by": how}));
@@ -75,7 +102,11 @@ impl Pair {
             ending,
             asked_at,
             paused: None,
-            left: false,
+            offered: false,
+            next: status.generation + 1,
+            looking: false,
+            look_at: 0,
+            taken: None,
             late: LateFrames::default(),
         });
         self.inbox.order(Order::Pause(asked_at));
@@ -101,8 +132,8 @@ impl Pair {
         match &mut self.handing {
             None => self.backends.take_frames(),
             Some(handing) => {
-                let late = &mut handing.late;
-                self.backends.take_frames_to(|frame| late.push(frame))
+                let (late, mac) = (&mut handing.late, self.guest_mac);
+                self.backends.take_frames_to(|frame| late.take(frame, mac))
             }
         }
     }
@@ -113,21 +144,35 @@ impl Pair {
             return Ok(());
         };
         let status = self.core.status();
+        if handing.offered {
+            if status.role == Role::Alone {
+                let to = handing.to.clone();
+                return self.give_handing_up(&format!("{to} did not take it"));
+            }
+            self.look_who_took_it();
+            return Ok(());
+        }
         if status.role != Role::Primary || !status.protected {
             return self
                 .give_handing_up("the backup was lost, or left, before it had all of the log");
         }
         if let Some((_, through)) = handing.paused
-            && status.executed >= through
-            && status.released >= through
+            && status.epoch == through
             && self.held.is_empty()
             && self.backends.disks_are_idle()
         {
+            self.tell(Event::HandOver)?;
+            let offered = self.core.status().offered;
             if let Some(handing) = &mut self.handing {
-                handing.left = true;
+                handing.offered = offered;
             }
-            return self.leave(Event::Stop);
+            if offered {
+                return Ok(());
+            }
         }
+        let Some(handing) = &self.handing else {
+            return Ok(());
+        };
         if monotonic_ns().saturating_sub(handing.asked_at) < PREPARE_NS {
             return Ok(());
         }
@@ -137,10 +182,41 @@ impl Pair {
                 "the backup was still {} epochs behind",
                 through - status.executed
             ),
-            Some(_) => "the disks had not completed its requests".to_owned(),
+            Some(_) => "outputs, or requests to the disks, were not done".to_owned(),
         };
         let seconds = PREPARE_NS / 1_000_000_000;
         self.give_handing_up(&format!("after {seconds} s {what}"))
+    }
+
+    /// Looks at the storage, again and again, for the sign of whoever has the guest next.
+    fn look_who_took_it(&mut self) {
+        let now = monotonic_ns();
+        if let Some(handing) = &mut self.handing
+            && handing.taken.is_none()
+            && !handing.looking
+            && now >= handing.look_at
+        {
+            handing.looking = true;
+            handing.look_at = now + LOOK_EVERY_NS;
+            self.asker.find(handing.next);
+        }
+    }
+
+    /// The storage was looked at.
+    pub(super) fn found_holder(&mut self, sign: Option<Sign>) -> Result<()> {
+        let Some(handing) = &mut self.handing else {
+            return Ok(());
+        };
+        handing.looking = false;
+        let Some(sign) = sign.filter(|_| handing.taken.is_none()) else {
+            return Ok(());
+        };
+        if sign.process == *self.holding.process() {
+            return Ok(()); // The next generation is this side's own.
+        }
+        let generation = sign.generation;
+        handing.taken = Some((sign, monotonic_ns(), times(handing)));
+        self.tell(Event::Superseded { generation })
     }
 
     /// The guest goes on here.
@@ -166,11 +242,12 @@ impl Pair {
     }
 
     /// This side ends: sees the guest off if it was handed over, and answers who asked for that. What came of
-    /// it, if it was asked for by a client.
-    pub(super) fn end_handing(&mut self, why: &HaltReason) -> Option<Result<HandedOver, String>> {
+    /// it, if there was one.
+    pub(super) fn end_handing(&mut self, why: &HaltReason) -> Option<Ending> {
         let handing = self.handing.take()?;
-        let (to, asked) = (handing.to.clone(), !handing.ending);
-        let end = match handing.left {
+        let (to, ending) = (handing.to.clone(), handing.ending);
+        let lost = matches!(why, HaltReason::Lost { .. });
+        let end = match handing.offered && lost {
             false => Err(format!("this side has ended: {why}")),
             true => match self.see_off(handing) {
                 Ok(Some(done)) => Ok(done),
@@ -201,7 +278,7 @@ impl Pair {
             }
         }
         self.answer_handing(&end);
-        asked.then_some(end)
+        Some(Ending { end, ending })
     }
 
     fn answer_handing(&mut self, end: &Result<HandedOver, String>) {

@@ -58,8 +58,7 @@ impl Pair {
                 }
                 Outgoing::Paused { number, frames } => self.guest_paused(number, frames),
                 Outgoing::Looked { vacant } => self.looked(vacant)?,
-                // Only looked for after the loop's end.
-                Outgoing::Holder { .. } => {}
+                Outgoing::Holder { sign } => self.found_holder(sign)?,
                 Outgoing::Live(went) => self.went_live(*went)?,
                 Outgoing::Ended { copy } => self.guest_thread_ended(copy)?,
             }

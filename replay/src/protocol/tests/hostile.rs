@@ -45,6 +45,7 @@ fn any_message() -> impl Strategy<Value = Message> {
         Just(Message::Bye {
             reason: ByeReason::Failed
         }),
+        Just(Message::HandOver),
         Just(Message::Frame { bytes: vec![7; 60] }),
     ]
 }

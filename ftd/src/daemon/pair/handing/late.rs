@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use crate::host::clock::monotonic_ns;
+
 /// Most frames kept; more are lost, as in a full ring.
 const FRAMES_MAX: usize = 4096;
 /// Most bytes of them.
@@ -18,11 +20,23 @@ pub(super) struct LateFrames {
     bytes: usize,
     /// Frames for which there was no room.
     pub(super) lost: u64,
+    /// When the network was seen to know the guest's new place.
+    pub(super) announced_at: Option<u64>,
 }
 
 impl LateFrames {
+    /// Takes what came in at the TAP of the guest with this address.
+    pub(super) fn take(&mut self, frame: &[u8], guest: [u8; 6]) {
+        if is_from(frame, guest) {
+            self.announced_at.get_or_insert_with(monotonic_ns);
+        } else if self.announced_at.is_none() || is_for(frame, guest) {
+            // What is for all reaches the guest by itself once it has been announced.
+            self.push(frame);
+        }
+    }
+
     /// Adds a frame.
-    pub(super) fn push(&mut self, frame: &[u8]) {
+    fn push(&mut self, frame: &[u8]) {
         if self.frames.len() >= FRAMES_MAX || self.bytes + frame.len() > BYTES_MAX {
             self.lost += 1;
             return;
@@ -54,12 +68,12 @@ impl LateFrames {
 
 /// Whether a frame is from the guest: as one that comes in, it says that the guest is live elsewhere, and that
 /// this host's bridge knows.
-pub(super) fn is_from(frame: &[u8], guest: [u8; 6]) -> bool {
+fn is_from(frame: &[u8], guest: [u8; 6]) -> bool {
     frame.get(FROM) == Some(&guest[..])
 }
 
 /// Whether a frame is for the guest alone.
-pub(super) fn is_for(frame: &[u8], guest: [u8; 6]) -> bool {
+fn is_for(frame: &[u8], guest: [u8; 6]) -> bool {
     frame.get(TO) == Some(&guest[..])
 }
 
@@ -94,5 +108,14 @@ mod tests {
         assert!(is_for(&to_guest, GUEST) && !is_from(&to_guest, GUEST));
         assert!(is_from(&from_guest, GUEST) && !is_for(&from_guest, GUEST));
         assert!(!is_for(&[1; 5], GUEST) && !is_from(&[1; 8], GUEST));
+        // From the announcement on, only what this host's bridge has sent here by mistake.
+        let to_all = [&[0xff; 6][..], &other, b"payload"].concat();
+        let mut late = LateFrames::default();
+        for frame in [&to_all, &to_guest, &from_guest, &to_all, &to_guest] {
+            late.take(frame, GUEST);
+        }
+        assert!(late.announced_at.is_some());
+        let kept: Vec<_> = std::iter::from_fn(|| late.pop()).collect();
+        assert_eq!(kept, [to_all, to_guest.clone(), to_guest]);
     }
 }

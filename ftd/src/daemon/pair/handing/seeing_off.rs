@@ -1,4 +1,4 @@
-//! After this side has left: waits until the guest is live where it went, and sends it the frames that still
+//! After this side has ended: waits until the guest is live where it went, and sends it the frames that still
 //! come here.
 //!
 //! That it is live shows on the shared storage, by its new holder's sign. That the network knows shows on
@@ -13,14 +13,14 @@ use mio::Events;
 use replay::protocol::Message;
 
 use super::super::{CONTROL, Pair};
-use super::late::{LateFrames, is_for, is_from};
+use super::late::LateFrames;
 use super::{Handing, times};
 use crate::arbiter::Sign;
 use crate::control::HandedOver;
 use crate::host::clock::monotonic_ns;
 use crate::outside::outbox::Outgoing;
 
-/// How long the backup may take to be live.
+/// How long the backup may take to be live once it has won the guest.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How often to look.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
@@ -31,56 +31,44 @@ const LINGER: Duration = Duration::from_millis(20);
 /// Bytes waiting to be sent at which frames wait here.
 const BACKLOG_BYTES_MAX: usize = 1 << 20;
 
-/// What is known of the guest's arrival.
-#[derive(Debug, Default)]
-struct Arrival {
-    /// The new holder's sign, when it was seen, and the times until then.
-    live: Option<(Sign, u64, (f64, f64))>,
-    /// When the network was seen to know.
-    announced_at: Option<u64>,
-    /// Frames sent after the guest.
-    passed_on: u64,
-}
-
 impl Pair {
     /// Waits until the guest is live elsewhere; `None` if that does not come about.
     pub(super) fn see_off(&mut self, mut handing: Handing) -> Result<Option<HandedOver>> {
-        let generation = self.core.generation() + 1;
         let has_tap = self.backends.tap_fd().is_some();
-        let left_at = monotonic_ns();
+        let begun_at = monotonic_ns();
         let over = |since: u64, limit: Duration| {
             u128::from(monotonic_ns().saturating_sub(since)) >= limit.as_nanos()
         };
         let mut events = Events::with_capacity(64);
         let mut items = VecDeque::new();
-        let mut arrival = Arrival::default();
-        let mut asked = false;
+        let mut passed_on = 0;
         loop {
-            if arrival.live.is_none() && !std::mem::replace(&mut asked, true) {
-                self.asker.find(generation);
+            if handing.taken.is_none() && !std::mem::replace(&mut handing.looking, true) {
+                self.asker.find(handing.next);
             }
             self.attend(&mut events)?;
-            self.follow_with_frames(&mut handing, &mut arrival)?;
+            let (late, mac) = (&mut handing.late, self.guest_mac);
+            self.backends
+                .take_frames_to(|frame| late.take(frame, mac))?;
+            passed_on += self.follow_with_frames(&mut handing);
             self.outbox.take(&mut items);
             for item in items.drain(..) {
                 if let Outgoing::Holder { sign } = item {
-                    asked = false;
-                    if let (None, Some(sign)) = (&arrival.live, sign) {
-                        arrival.live = Some((sign, monotonic_ns(), times(&handing)));
+                    handing.looking = false;
+                    if let (None, Some(sign)) = (&handing.taken, sign) {
+                        handing.taken = Some((sign, monotonic_ns(), times(&handing)));
                     }
                 }
             }
-            let done = match (&arrival.live, arrival.announced_at) {
-                (None, _) if over(left_at, PATIENCE) => return Ok(None),
+            let done = match (&handing.taken, handing.late.announced_at) {
+                (None, _) if over(begun_at, PATIENCE) => return Ok(None),
                 (None, _) => false,
                 (Some(_), Some(at)) => over(at, LINGER),
                 (Some((_, at, _)), None) => !has_tap || over(*at, ANNOUNCED),
             };
             if done {
-                let passed_on = arrival.passed_on;
-                return Ok(arrival
-                    .live
-                    .map(|(sign, _, times)| handed_over(sign, times, passed_on, &handing.late)));
+                let Handing { taken, late, .. } = handing;
+                return Ok(taken.map(|(sign, _, times)| handed_over(sign, times, passed_on, &late)));
             }
         }
     }
@@ -106,29 +94,20 @@ impl Pair {
         Ok(())
     }
 
-    /// Takes what came at the TAP, and sends it after the guest.
-    fn follow_with_frames(&mut self, handing: &mut Handing, arrival: &mut Arrival) -> Result<()> {
-        let (late, mac) = (&mut handing.late, self.guest_mac);
-        let announced = &mut arrival.announced_at;
-        self.backends.take_frames_to(|frame| {
-            if is_from(frame, mac) {
-                announced.get_or_insert_with(monotonic_ns);
-            } else if announced.is_none() || is_for(frame, mac) {
-                // What is for all reaches the guest by itself once it has been announced.
-                late.push(frame);
-            }
-        })?;
-        let Some(peer) = handing.peer else {
-            return Ok(());
+    /// Sends frames after a guest that is live elsewhere; gives how many.
+    fn follow_with_frames(&mut self, handing: &mut Handing) -> u64 {
+        let (Some(peer), Some(_)) = (handing.peer, &handing.taken) else {
+            return 0;
         };
+        let mut sent = 0;
         while self.links.address(peer).is_some()
             && self.links.backlog_bytes(peer) < BACKLOG_BYTES_MAX
             && let Some(bytes) = handing.late.pop()
         {
             self.links.send(peer, &Message::Frame { bytes });
-            arrival.passed_on += 1;
+            sent += 1;
         }
-        Ok(())
+        sent
     }
 }
 
