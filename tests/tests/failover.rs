@@ -3,7 +3,7 @@
 use tests::control::ask;
 use tests::guests::{text, tiny};
 use tests::need_kvm;
-use tests::pair::{Pair, Side};
+use tests::pair::{Pair, Side, free_address};
 use tests::program::{Ended, ftd, wait_for};
 
 /// A protected pair whose guest prints so many lines.
@@ -34,7 +34,7 @@ fn whole(lines: u32) -> String {
 fn nothing_is_missing_or_doubled(primary: &str, backup: Side, lines: u32) {
     let console = backup.console.clone();
     backup.running.wait().succeeded();
-    let there = std::fs::read_to_string(console).unwrap();
+    let there = std::fs::read_to_string(console).expect("a console");
     assert!(!there.is_empty(), "it printed nothing there");
     assert_eq!(format!("{primary}{there}"), whole(lines));
 }
@@ -49,7 +49,8 @@ fn wait_for_lines(side: &Side, least: usize) {
 fn the_guest_goes_over_without_a_gap_in_what_it_says() {
     need_kvm!();
     let pair = Pair::new();
-    let (primary, mut backup) = protected(&pair, 150, &[], &["--listen", "127.0.0.1:17322"]);
+    let listen = free_address();
+    let (primary, mut backup) = protected(&pair, 150, &[], &["--listen", &listen]);
     wait_for_lines(&primary, 20);
     let done = ftd(["failover", "--control", &text(&primary.control), "--json"]);
     let done = done.succeeded().json();
@@ -57,7 +58,7 @@ fn the_guest_goes_over_without_a_gap_in_what_it_says() {
         (&done["ok"], &done["generation"]),
         (&true.into(), &2.into())
     );
-    assert_eq!(done["listen"], "127.0.0.1:17322", "{done}");
+    assert_eq!(done["listen"], listen, "{done}");
     let (took, stood) = (done["took_ms"].as_f64(), done["stood_ms"].as_f64());
     assert!(stood > Some(0.0) && took >= stood, "{done}");
     assert!(
@@ -77,7 +78,7 @@ fn the_guest_goes_over_without_a_gap_in_what_it_says() {
         .map(|name| events.find(&format!("\"event\":\"{name}\"")).unwrap())
         .collect();
     assert!(order.is_sorted(), "{events}");
-    let here = std::fs::read_to_string(console).unwrap();
+    let here = std::fs::read_to_string(console).expect("a console");
     nothing_is_missing_or_doubled(&here, backup, 150);
 }
 
@@ -93,7 +94,7 @@ fn a_stop_signal_hands_over_as_well() {
     let said = &ended.succeeded().stderr;
     assert!(said.contains("the guest is live on "), "{said}");
     backup.wait_for_event("live");
-    let here = std::fs::read_to_string(console).unwrap();
+    let here = std::fs::read_to_string(console).expect("a console");
     nothing_is_missing_or_doubled(&here, backup, 120);
 }
 

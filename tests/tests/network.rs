@@ -18,7 +18,9 @@ use tests::program::ftd;
 const GUEST: &str = "10.77.2.100:7";
 /// Set for the test that runs in a namespace.
 const INSIDE: &str = "FTD_TEST_NAMESPACE";
-const SET_UP: &str = "ip link set lo up && ip link add br0 type bridge && \
+/// The bridge has an address of its own: else it takes the least of its ports', and the client's address would
+/// change with the TAP that a host takes with it.
+const SET_UP: &str = "ip link set lo up && ip link add br0 address 02:00:00:00:00:01 type bridge && \
                       ip addr add 10.77.2.1/24 dev br0 && ip link set br0 up";
 
 #[test]
@@ -38,7 +40,7 @@ fn a_planned_hand_over_loses_no_packet() {
 fn run_inside(test: &str) {
     let inside = Command::new("unshare")
         .args(["--net", "--map-root-user", "--"])
-        .arg(std::env::current_exe().unwrap())
+        .arg(std::env::current_exe().expect("this program"))
         .args(["--ignored", "--exact", test, "--nocapture"])
         .env(INSIDE, "1")
         .output();
@@ -69,7 +71,10 @@ fn on_a_bridge(pair: &Pair) -> (Side, Side) {
         std::env::var_os(INSIDE).is_some(),
         "this is no new namespace"
     );
-    let set_up = Command::new("sh").args(["-c", SET_UP]).status().unwrap();
+    let set_up = Command::new("sh")
+        .args(["-c", SET_UP])
+        .status()
+        .expect("sh");
     assert!(set_up.success());
     let kernel = tiny("net");
     let bridge = ["--bridge", "br0"];

@@ -1,14 +1,13 @@
 //! `ftd pair` as a service: it finds out by itself which side it is on, from a configuration file, and tells
 //! the service manager.
 
-use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tests::guests::{text, tiny};
 use tests::need_kvm;
-use tests::pair::Side;
+use tests::pair::{Side, free_address};
 use tests::program::{ftd, start_in, wait_for};
 
 /// Two hosts with a configuration file each.
@@ -18,12 +17,10 @@ struct Hosts {
 
 impl Hosts {
     fn new() -> Hosts {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().expect("a directory");
         let at = |name: &str| directory.path().join(name);
-        std::fs::create_dir(at("shared")).unwrap();
-        // Free now, and the kernel hands such ports out in turn: nobody else takes them soon.
-        let listeners = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-        let addresses = listeners.map(|listener| listener.local_addr().unwrap());
+        std::fs::create_dir(at("shared")).expect("a directory");
+        let addresses = [free_address(), free_address()];
         for (host, other, name) in [(0, 1, "west"), (1, 0, "east")] {
             let console = text(&at(&format!("{name}.console")));
             let config = format!(
@@ -35,7 +32,7 @@ impl Hosts {
                 addresses[host],
                 addresses[other],
             );
-            std::fs::write(at(&format!("{name}.toml")), config).unwrap();
+            std::fs::write(at(&format!("{name}.toml")), config).expect("a file");
         }
         Hosts { directory }
     }
@@ -227,10 +224,10 @@ fn the_service_manager_is_told() {
 
 #[test]
 fn what_is_wrong_in_the_file_is_named() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("vm.toml");
     let said = |config: &str, flags: &[&str], words: &[&str]| {
-        std::fs::write(&file, config).unwrap();
+        std::fs::write(&file, config).expect("a file");
         let path = text(&file);
         let mut arguments = vec!["pair", "--config", path.as_str()];
         arguments.extend(flags);
