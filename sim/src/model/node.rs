@@ -24,6 +24,8 @@ pub(super) struct Node {
     pub(super) clock: HostClock,
     pub(super) guest: Option<Guest>,
     pub(super) dialling: bool,
+    /// How often it has looked for a primary.
+    pub(super) dials: usize,
     pub(super) wake_at: u64,
     /// Until when its writes take long.
     pub(super) slow_disk_until: u64,
@@ -57,6 +59,7 @@ impl Node {
             },
             guest: None,
             dialling: false,
+            dials: 1,
             wake_at: u64::MAX,
             slow_disk_until: 0,
             slow_replay_until: 0,
