@@ -30,11 +30,12 @@
 //!    So does a primary that has no backup, once it may have counted as gone
 //!    ([`Event::Lapsed`]): whoever starts the guest elsewhere meanwhile asks for that generation, too.
 //! 4. The backup leaves in order, which is its promise not to go live: no arbiter is needed.
-//! 5. The primary loses at the arbiter, or sees a later generation there: the backup is live, so this
-//!    side ends, and what it held is never let out. (Every role ends, too, when the operator stops it or the guest ends.)
+//!    And one that has handed its guest over, should the backup not take it.
+//! 5. The primary loses at the arbiter, or sees a later generation there: the backup is live (by a planned
+//!    hand-over, say), so this side ends, and what it held is never let out. (Every role ends, too, when the operator stops it or the guest ends.)
 //! 6. The clone is whole and its first epoch executed: this side can take over, and says so by its
 //!    first acknowledgement. Before that it never goes live, whatever happens to the primary.
-//! 7. The primary is lost, and this side wins the next generation: it executes all that it has
+//! 7. The primary is lost, or hands its guest over ([`Message::HandOver`]), and this side wins the next generation: it executes all that it has
 //!    received and goes live, unprotected.
 //! 8. The primary is lost, and wins the next generation itself: this side drops its copy of the
 //!    guest and joins again.
@@ -48,7 +49,7 @@
 //! while it holds a lease: three quarters of `detect_ms` from the sending of the last thing that the
 //! backup is known to have heard. A backup asks the arbiter only when it has heard nothing for all
 //! of `detect_ms`, or when the primary's process closed the connection, which it does only when
-//! it has given the backup up or is gone.
+//! it has given the backup up or is gone, or when the primary has said that it lets nothing more out.
 //!
 //! **Nothing acknowledged is lost.** Outputs of an epoch go out when the backup has acknowledged it;
 //! a backup acknowledges only what it delivers to its replayer, and goes live only when all of
@@ -60,6 +61,7 @@ mod backup;
 mod core;
 mod event;
 mod facts;
+mod handing;
 mod joining;
 mod link;
 mod message;

@@ -9,6 +9,7 @@ mod disk;
 mod ending;
 mod faults;
 mod guests;
+mod handing;
 mod hosts;
 pub(crate) mod kind;
 mod links;

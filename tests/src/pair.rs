@@ -1,7 +1,7 @@
 //! A primary and a backup on this machine, with the arbiter in a directory.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
 
@@ -76,11 +76,19 @@ fn event(events: &Path, name: &str) -> Option<Value> {
         .find(|event| event["event"] == name)
 }
 
+/// Where nobody else listens: this process' own part of 127.0.0.0/8, and below the ports that the kernel hands out.
+pub fn free_address() -> String {
+    static PORT: AtomicU16 = AtomicU16::new(20_000);
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    let port = PORT.fetch_add(1, Ordering::Relaxed);
+    format!("127.{}.{middle}.{low}:{port}", 1 + high % 100)
+}
+
 /// What the two sides of a pair share.
 #[derive(Debug)]
 pub struct Pair {
     directory: tempfile::TempDir,
-    port: u16,
+    address: String,
 }
 
 impl Pair {
@@ -88,12 +96,8 @@ impl Pair {
     pub fn new() -> Pair {
         let directory = tempfile::tempdir().expect("a temporary directory");
         std::fs::create_dir(directory.path().join("shared")).expect("a directory for the arbiter");
-        // Free now, and the kernel hands such ports out in turn: nobody else takes it soon.
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a free port")
-            .port();
-        Pair { directory, port }
+        let address = free_address();
+        Pair { directory, address }
     }
 
     /// The directory of everything that belongs to this pair.
@@ -113,8 +117,7 @@ impl Pair {
 
     /// The same, with files of its own: for a second start.
     pub fn primary_named(&self, name: &str, level: &str, kernel: &str, more: &[&str]) -> Side {
-        let address = format!("127.0.0.1:{}", self.port);
-        let mut arguments = vec!["primary", "--kernel", kernel, "--listen", &address];
+        let mut arguments = vec!["primary", "--kernel", kernel, "--listen", &self.address];
         arguments.extend(more);
         self.side(level, name, &arguments)
     }
@@ -126,8 +129,7 @@ impl Pair {
 
     /// The same; `level` is that of [`start_saying`].
     pub fn backup_saying(&self, level: &str, name: &str, more: &[&str]) -> Side {
-        let address = format!("127.0.0.1:{}", self.port);
-        let mut arguments = vec!["backup", "--log-from", &address];
+        let mut arguments = vec!["backup", "--log-from", &self.address];
         arguments.extend(more);
         self.side(level, name, &arguments)
     }

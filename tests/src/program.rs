@@ -117,12 +117,23 @@ pub fn start_saying<A: AsRef<OsStr>>(
     level: &str,
     arguments: impl IntoIterator<Item = A>,
 ) -> Running {
+    start_in(level, &[], arguments)
+}
+
+/// The same, with these variables in its environment.
+#[track_caller]
+pub fn start_in<A: AsRef<OsStr>>(
+    level: &str,
+    environment: &[(&str, &str)],
+    arguments: impl IntoIterator<Item = A>,
+) -> Running {
     let output = tempfile::tempdir().expect("a temporary directory");
     let file = |name| File::create(output.path().join(name)).expect("a file for output");
     let child = Command::new(path())
         .args(arguments)
         .env("FTD_LOG", level)
         .env("NO_COLOR", "1")
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(file("out"))
         .stderr(file("err"))
@@ -140,7 +151,13 @@ impl Running {
 
     /// Asks it to end: SIGTERM.
     pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
         let status = Command::new("kill")
+            .arg(format!("-{name}"))
             .arg(self.child.id().to_string())
             .status()
             .expect("kill runs");

@@ -89,6 +89,18 @@ fn people_and_programs_can_read_it() {
     assert!(table.succeeded().stdout.contains(words), "{table:#?}");
     let json = ftd(["status", "--control", &path, "--json"]);
     assert_eq!(json.succeeded().json()["role"], "alone");
+    let metrics = ftd(["status", "--control", &path, "--prometheus"]);
+    let metrics = &metrics.succeeded().stdout;
+    for sample in [
+        "ftd_role{vm=\"vm\",role=\"alone\"} 1",
+        "ftd_protected{vm=\"vm\"} 0",
+        "ftd_generation{vm=\"vm\"} 1",
+        "ftd_divergences_total{vm=\"vm\"} 0",
+    ] {
+        assert!(metrics.lines().any(|line| line == sample), "{metrics}");
+    }
+    assert!(!metrics.contains("ftd_lag_seconds"), "{metrics}");
+    ftd(["status", "--control", &path, "--prometheus", "--json"]).failed_with(2, &["--json"]);
     // It looks again until there is nobody any more.
     let watching = start(["status", "--control", &path, "--json", "--watch"]);
     wait_for("a second look", || {

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 use clap::Args;
+use replay::protocol::Start;
 
 use super::GuestOptions;
 use super::pair_options::PairArgs;
+use super::seat::{Joins, Seat};
 use crate::daemon::pair::Pair;
 use crate::setup::{DisksAre, Shell};
 
@@ -28,13 +30,12 @@ pub struct Options {
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
     let shell = Shell::open(&options.guest, DisksAre::SharedLater)?;
-    let pair = options.pair.open(
-        &options.guest,
-        &shell,
-        false,
-        options.listen,
-        options.log_from.clone(),
-        false,
-    )?;
+    let seat = Seat::take(&options.pair)?;
+    let joins = Joins {
+        listen: options.listen,
+        log_from: options.log_from.clone(),
+        ..Joins::default()
+    };
+    let pair = seat.settle(&options.pair, &options.guest, &shell, Start::Backup, joins)?;
     Pair::open(shell, None, &options.guest, pair)?.run()
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 
+use crate::control::prometheus::prometheus;
 use crate::control::table::table;
 use crate::control::{Control, ControlOptions, client};
 use crate::host::clock::realtime_ns;
@@ -45,6 +46,9 @@ pub struct Options {
     /// Print the answer as JSON, in a line; what is not known or does not apply is null.
     #[arg(long)]
     json: bool,
+    /// Print the answer as Prometheus reads it; what is not known or does not apply is left out.
+    #[arg(long, conflicts_with_all = ["json", "watch"])]
+    prometheus: bool,
     /// Look again each second, until that ftd ends.
     #[arg(long)]
     watch: bool,
@@ -58,6 +62,8 @@ pub fn run(options: &Options) -> Result<()> {
         let (answer, report) = client::status(&options.control)?;
         if options.json {
             writeln!(out, "{answer}")?;
+        } else if options.prometheus {
+            write!(out, "{}", prometheus(&report))?;
         } else {
             let text = table(&report, realtime_ns() / 1_000_000);
             let (before, after) = match (clear, options.watch) {

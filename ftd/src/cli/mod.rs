@@ -1,22 +1,31 @@
 //! The command line: one module a command.
 //!
-//! Exit status: 0 when the command did what it was asked, 1 when it failed, 2 for a usage error.
+//! * `config`: a configuration file beside the flags.
+//! * `options`, `pair_options`: flags that several commands share.
+//! * `seat`: a host's place at the shared storage.
+//!
+//! Exit status: 0 when the command did what it was asked, 1 when it failed, 2 for a usage error, 3 when it
+//! should be started again.
 
 mod backup;
+mod config;
 mod control;
 mod doctor;
+mod failover;
 mod format_shared;
 mod options;
+mod pair;
 mod pair_options;
 mod primary;
 mod record;
 mod replay_log;
 mod run_alone;
+mod seat;
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 pub use options::GuestOptions;
@@ -41,6 +50,8 @@ enum Command {
     Primary(primary::Options),
     /// Join a primary, follow its guest, and take over when it is lost.
     Backup(backup::Options),
+    /// Be a host of a pair: primary where nobody has the guest, else a backup of who has it.
+    Pair(Box<pair::Options>),
     /// Examine this host: what ftd can do on it, and what is missing.
     Doctor(doctor::Options),
     /// Kill a side of a pair on purpose, and see what was lost: nothing.
@@ -48,6 +59,8 @@ enum Command {
     /// The drill's client, which keeps a ledger of acknowledged writes.
     #[command(hide = true)]
     LedgerClient(LedgerClientArgs),
+    /// Have a primary hand its guest to its backup, without a lost packet.
+    Failover(failover::Options),
     /// Prepare a shared block device for the test-and-set.
     FormatShared(format_shared::Options),
     /// Run a guest on this host alone, without a log.
@@ -65,6 +78,15 @@ enum Command {
 #[error("{0}")]
 pub struct UsageError(pub &'static str);
 
+/// This process is done, and another should be started in its place (as systemd does by exit status
+/// [`START_AGAIN`]).
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StartAgain(pub String);
+
+/// Exit status of [`StartAgain`].
+const START_AGAIN: u8 = 3;
+
 /// A failed drill has said so itself, but ftd must not end as if all were well.
 fn verdict(passed: anyhow::Result<bool>) -> anyhow::Result<()> {
     if passed? {
@@ -74,27 +96,45 @@ fn verdict(passed: anyhow::Result<bool>) -> anyhow::Result<()> {
     }
 }
 
+/// In the journal of systemd (systemd.exec(5), `JOURNAL_STREAM`) each line has its time already.
+fn log_to_stderr(filter: EnvFilter) {
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false);
+    match std::env::var_os("JOURNAL_STREAM") {
+        Some(_) => log.without_time().init(),
+        None => log.init(),
+    }
+}
+
 /// Parses the command line and carries it out.
 pub fn main() -> ExitCode {
     crate::host::heap::give_freed_memory_back();
-    let cli = Cli::parse();
+    let cli = match config::expand(&Cli::command(), std::env::args_os().collect()) {
+        Ok(arguments) => Cli::parse_from(arguments),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "ftd: {:#}", anyhow::Error::new(error));
+            return ExitCode::from(2);
+        }
+    };
     let default = if cli.verbose {
         "ftd=debug,vmm=debug"
     } else {
         "ftd=info,vmm=info"
     };
     let filter = EnvFilter::try_from_env("FTD_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .init();
+    log_to_stderr(filter);
     let done = match cli.command {
         Command::Primary(options) => primary::run(&options),
         Command::Backup(options) => backup::run(&options),
+        Command::Pair(options) => pair::run(&options),
         Command::Doctor(options) => return doctor::run(&options),
         Command::Drill(options) => verdict(options.run()),
         Command::LedgerClient(options) => verdict(options.run()),
+        Command::Failover(options) => failover::run(&options),
         Command::FormatShared(options) => format_shared::run(&options),
         Command::Run(options) => run_alone::run(&options),
         Command::Record(options) => record::run(&options),
@@ -107,6 +147,8 @@ pub fn main() -> ExitCode {
             let _ = writeln!(std::io::stderr(), "ftd: {error:#}");
             if error.is::<UsageError>() {
                 ExitCode::from(2)
+            } else if error.is::<StartAgain>() {
+                ExitCode::from(START_AGAIN)
             } else {
                 ExitCode::FAILURE
             }

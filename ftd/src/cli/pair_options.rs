@@ -1,20 +1,13 @@
 //! Options that primary and backup share.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use replay::protocol::{Commit, Config, DiskFacts, Facts, Start};
+use replay::protocol::{Commit, DiskFacts, Facts};
 
-use super::GuestOptions;
 use super::control::ControlArgs;
-use crate::arbiter::{self, Arbiter, HostSlot, vacancy};
-use crate::control::{Control, Report};
-use crate::daemon::pair::PairOptions;
-use crate::host::entropy;
-use crate::run::live::LiveOptions;
+use crate::arbiter::HostSlot;
 use crate::setup::Shell;
 
 /// Options of one side of a pair.
@@ -60,65 +53,13 @@ pub struct PairArgs {
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
     #[command(flatten)]
-    control: ControlArgs,
+    pub(super) control: ControlArgs,
 }
 
 impl PairArgs {
-    /// Opens the arbiter and puts everything together.
-    pub fn open(
-        &self,
-        guest: &GuestOptions,
-        shell: &Shell,
-        as_primary: bool,
-        listen: Option<SocketAddr>,
-        log_from: Vec<SocketAddr>,
-        wait_for_backup: bool,
-    ) -> Result<PairOptions> {
-        let host = nix::unistd::gethostname()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_else(|_| "host".to_owned());
-        let slot = self.host_slot()?;
-        let mut control = self.control.open()?;
-        // A daemon that is started again is another bidder: it has no copy of the guest.
-        let bidder = format!("{host}-{:08x}", entropy::random_u64()? as u32);
-        let mut arbiter = arbiter::open(&self.shared, &self.vm, &bidder, slot)?;
-        let start = if as_primary {
-            let waiting = Report {
-                role: "starting".to_owned(),
-                why_unprotected: Some("it looks whether the guest still runs elsewhere".to_owned()),
-                vm: Some(self.vm.clone()),
-                ..Report::of("primary", shell)
-            };
-            let generation = self.wait_until_vacant(arbiter.as_mut(), control.as_mut(), waiting)?;
-            Start::Primary { generation }
-        } else {
-            Start::Backup
-        };
-        let mut core = Config::new(start, &host, facts(&self.vm, shell)?);
-        core.detect_ms = self.detect_ms;
-        core.heartbeat_ms = self.heartbeat_ms;
-        core.commit = self.commit;
-        core.lag_ms_max = self.lag_ms;
-        core.give_up_ms = self.give_up_ms;
-        Ok(PairOptions {
-            core,
-            listen,
-            log_from,
-            arbiter,
-            events: self.events.clone(),
-            control,
-            live: LiveOptions {
-                patience: guest.patience(),
-                ram_check: guest.ram_check(),
-                policy: guest.epochs(),
-                wait_for_log: wait_for_backup,
-            },
-        })
-    }
-
     /// A directory needs none. On a device two hosts in one slot would break the test-and-set, and a
     /// host changes sides: so there is no default.
-    fn host_slot(&self) -> Result<HostSlot> {
+    pub(super) fn host_slot(&self) -> Result<HostSlot> {
         let number = match self.slot {
             Some(number) => number,
             // The arbiter says what is wrong with a path that leads nowhere.
@@ -133,36 +74,10 @@ impl PairArgs {
             None => bail!("--slot must be from 0 to 7"),
         }
     }
-
-    /// Makes sure that nobody has the guest; the last generation.
-    fn wait_until_vacant(
-        &self,
-        arbiter: &mut dyn Arbiter,
-        mut control: Option<&mut Control>,
-        mut waiting: Report,
-    ) -> Result<u64> {
-        let start = Instant::now();
-        let mut told = false;
-        let generation = vacancy::wait_until_vacant(arbiter, |step, patience| {
-            if !std::mem::replace(&mut told, true) {
-                tracing::info!(
-                    "the guest ran before; looking at {} for {:.0} s whether it still does",
-                    self.shared.display(),
-                    patience.as_secs_f64()
-                );
-            }
-            if let Some(control) = &mut control {
-                control.turn(&mut waiting);
-            }
-            std::thread::sleep(step);
-            start.elapsed()
-        })?;
-        Ok(generation)
-    }
 }
 
 /// What must be the same on both hosts.
-fn facts(vm: &str, shell: &Shell) -> Result<Facts> {
+pub(super) fn facts(vm: &str, shell: &Shell) -> Result<Facts> {
     let mut config = shell.config.clone();
     // The guest's idea of the time at its start travels with its state.
     config.boot_unix_seconds = 0;

@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 use clap::Args;
+use replay::protocol::Start;
 
 use super::GuestOptions;
 use super::pair_options::PairArgs;
+use super::seat::{Joins, Seat};
+use crate::control::Report;
 use crate::daemon::pair::Pair;
 use crate::setup::{DisksAre, Shell};
 
@@ -31,13 +34,15 @@ pub fn run(options: &Options) -> Result<()> {
     let shell = Shell::open(&options.guest, DisksAre::Shared)?;
     // The guest first: a primary with nothing to run must not have asked the arbiter for anything.
     let (guest, _) = shell.boot_to_replay(&options.guest)?;
-    let pair = options.pair.open(
-        &options.guest,
-        &shell,
-        true,
-        Some(options.listen),
-        Vec::new(),
-        options.wait_backup,
-    )?;
+    let mut seat = Seat::take(&options.pair)?;
+    let known = Report::of("primary", &shell);
+    let generation = seat.wait_until_vacant(&options.pair, known)?;
+    let joins = Joins {
+        listen: Some(options.listen),
+        wait_for_backup: options.wait_backup,
+        ..Joins::default()
+    };
+    let start = Start::Primary { generation };
+    let pair = seat.settle(&options.pair, &options.guest, &shell, start, joins)?;
     Pair::open(shell, Some(guest), &options.guest, pair)?.run()
 }

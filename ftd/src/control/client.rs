@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::Report;
+use super::{HandedOver, Report};
 use crate::host::local_socket::connect;
 
 /// An ftd that does not answer within this time hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A hand-over may take so long: its own limits are shorter.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(60);
 /// Longest answer, in bytes.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
@@ -43,10 +46,12 @@ pub enum AskError {
         source: std::io::Error,
     },
     /// It hangs.
-    #[error("nothing answers on {} within {} s: the process that listens there hangs", .path.display(), PATIENCE.as_secs())]
+    #[error("nothing answers on {} within {seconds} s: the process that listens there hangs", .path.display())]
     Silent {
         /// The socket.
         path: PathBuf,
+        /// How long it was waited for.
+        seconds: u64,
     },
     /// It hung up.
     #[error("{} was closed before an answer came: that ftd is ending", .path.display())]
@@ -77,9 +82,22 @@ pub enum AskError {
 /// # Errors
 /// [`AskError`], which names the path.
 pub fn status(path: &Path) -> Result<(Value, Report), AskError> {
-    let value = ask(path, &json!({"ask": "status"}))?;
+    understood(path, ask(path, &json!({"ask": "status"}), PATIENCE)?)
+}
+
+/// Has the ftd that listens on `path` hand its guest to its backup, and waits until it is live there: as it
+/// came, and as it is understood.
+///
+/// # Errors
+/// [`AskError`], which names the path.
+pub fn failover(path: &Path) -> Result<(Value, HandedOver), AskError> {
+    let request = json!({"ask": "failover"});
+    understood(path, ask(path, &request, HAND_OVER_PATIENCE)?)
+}
+
+fn understood<T: DeserializeOwned>(path: &Path, value: Value) -> Result<(Value, T), AskError> {
     match serde_json::from_value(value.clone()) {
-        Ok(report) => Ok((value, report)),
+        Ok(answer) => Ok((value, answer)),
         Err(error) => Err(AskError::NotFtd {
             path: path.to_owned(),
             why: error.to_string(),
@@ -87,19 +105,26 @@ pub fn status(path: &Path) -> Result<(Value, Report), AskError> {
     }
 }
 
-fn ask(path: &Path, request: &Value) -> Result<Value, AskError> {
+fn ask(path: &Path, request: &Value, patience: Duration) -> Result<Value, AskError> {
+    let seconds = patience.as_secs();
     let here = || path.to_owned();
     let stream = connect(path).map_err(|errno| match errno {
         Errno::ENOENT => AskError::NoSocket { path: here() },
         Errno::ECONNREFUSED => AskError::Gone { path: here() },
-        Errno::EAGAIN => AskError::Silent { path: here() },
+        Errno::EAGAIN => AskError::Silent {
+            path: here(),
+            seconds,
+        },
         errno => AskError::Connect {
             path: here(),
             source: errno.into(),
         },
     })?;
     let lost = |error: std::io::Error| match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => AskError::Silent { path: here() },
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => AskError::Silent {
+            path: here(),
+            seconds,
+        },
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => AskError::Closed { path: here() },
         _ => AskError::Connect {
             path: here(),
@@ -107,8 +132,8 @@ fn ask(path: &Path, request: &Value) -> Result<Value, AskError> {
         },
     };
     stream.set_nonblocking(false).map_err(lost)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(lost)?;
-    stream.set_write_timeout(Some(PATIENCE)).map_err(lost)?;
+    stream.set_read_timeout(Some(patience)).map_err(lost)?;
+    stream.set_write_timeout(Some(patience)).map_err(lost)?;
     // One that was turned away at the door can't write, but was told why.
     let written = (&stream).write_all(format!("{request}\n").as_bytes());
     let mut line = Vec::new();

@@ -90,6 +90,10 @@ impl Answers for Report {
         self.clone()
     }
 
+    fn failover(&mut self) -> Result<(), String> {
+        Err("no guest is here yet".to_owned())
+    }
+
     fn flip(&mut self, _flip: Flip) -> Result<(), String> {
         Err("no copy of the guest runs here".to_owned())
     }
@@ -119,4 +123,23 @@ pub struct Failover {
     pub detection_ms: f64,
     /// From there until the guest was live, in milliseconds.
     pub go_live_ms: f64,
+}
+
+/// A planned hand-over that is done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HandedOver {
+    /// The host where the guest is live now.
+    pub host: String,
+    /// The generation that was won there.
+    pub generation: u64,
+    /// Where it can be joined, if anywhere.
+    pub listen: Option<String>,
+    /// From the request until the guest was live there, in milliseconds.
+    pub took_ms: f64,
+    /// For how long of that the guest stood still, in milliseconds.
+    pub stood_ms: f64,
+    /// Frames for the guest that came here meanwhile and were passed on to it.
+    pub frames_passed_on: u64,
+    /// Those that could not be.
+    pub frames_lost: u64,
 }

@@ -8,6 +8,8 @@ use vmm::guest::{Flip, UnknownFlip};
 pub enum Request {
     /// What is known of this side.
     Status,
+    /// Hand the guest to the backup; the answer waits until it is live there.
+    Failover,
     /// Change a bit of this copy of the guest: a test hook.
     Flip(Flip),
 }
@@ -29,6 +31,7 @@ pub enum RequestError {
 enum Wire {
     // With braces it has no unknown fields either.
     Status {},
+    Failover {},
     Flip { what: String },
 }
 
@@ -40,6 +43,7 @@ impl Request {
     pub fn parse(line: &[u8]) -> Result<Request, RequestError> {
         match serde_json::from_slice(line).map_err(RequestError::Unknown)? {
             Wire::Status {} => Ok(Request::Status),
+            Wire::Failover {} => Ok(Request::Failover),
             Wire::Flip { what } => Ok(Request::Flip(what.parse()?)),
         }
     }
@@ -66,6 +70,7 @@ mod tests {
     fn requests_are_read() {
         let parse = |line: &str| Request::parse(line.as_bytes()).unwrap();
         assert_eq!(parse(r#"{"ask":"status"}"#), Request::Status);
+        assert_eq!(parse(r#"{"ask":"failover"}"#), Request::Failover);
         assert_eq!(
             parse(r#" {"what":"ram:0xa00000","ask":"flip"} "#),
             Request::Flip(Flip::Ram(0xa0_0000))

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use serde::Serialize;
 use serde_json::{Value, json};
 use vmm::guest::Flip;
 
 use super::lines::{LINE_BYTES_MAX, Lines, TooLong};
-use super::{Report, Request};
+use super::{HandedOver, Report, Request};
 use crate::host::local_socket::Listening;
 
 /// Most clients at a time.
@@ -35,6 +36,11 @@ pub struct ControlOptions<'a> {
 pub trait Answers {
     /// What is known; `uptime_s` is filled in by the socket.
     fn status(&mut self) -> Report;
+    /// Begins to hand the guest to the backup; what came of it is told later, by [`Control::tell`].
+    ///
+    /// # Errors
+    /// Why that can't be done, for people.
+    fn failover(&mut self) -> Result<(), String>;
     /// Has a bit of this copy of the guest changed between two epochs.
     ///
     /// # Errors
@@ -86,6 +92,24 @@ impl Control {
         more
     }
 
+    /// Whether a client waits for the end of a hand-over.
+    #[cfg(test)]
+    fn is_waited_for(&self) -> bool {
+        self.clients.iter().any(|client| client.waits)
+    }
+
+    /// Tells all who wait for it how the hand-over ended.
+    pub fn tell(&mut self, end: &Result<HandedOver, String>) {
+        let line = match end {
+            Ok(done) => fine(done),
+            Err(why) => error(why),
+        };
+        self.clients.retain_mut(|client| {
+            client.heard = Instant::now();
+            !std::mem::take(&mut client.waits) || say(&mut client.stream, &line)
+        });
+    }
+
     /// Takes who waits at the door. Whether there may be more of them.
     fn let_in(&mut self) -> bool {
         for _ in 0..CLIENTS_MAX {
@@ -93,7 +117,8 @@ impl Control {
                 return false;
             };
             if self.clients.len() >= CLIENTS_MAX {
-                self.clients.retain(|client| client.heard.elapsed() < IDLE);
+                self.clients
+                    .retain(|client| client.waits || client.heard.elapsed() < IDLE);
             }
             if self.clients.len() >= CLIENTS_MAX {
                 let _ = say(&mut stream, &error("too many ask already, try again later"));
@@ -102,6 +127,7 @@ impl Control {
                     stream,
                     lines: Lines::default(),
                     ended: false,
+                    waits: false,
                     heard: Instant::now(),
                 });
             }
@@ -122,6 +148,8 @@ struct Client {
     lines: Lines,
     /// It sends nothing more.
     ended: bool,
+    /// For the end of a hand-over; until then nothing more is taken from it.
+    waits: bool,
     /// When it last said something.
     heard: Instant,
 }
@@ -138,11 +166,18 @@ enum Step {
 
 impl Client {
     /// Answers a line, or else reads.
-    fn step(&mut self, answer: impl FnOnce(&[u8]) -> Value) -> Step {
+    fn step(&mut self, answer: impl FnOnce(&[u8]) -> Option<Value>) -> Step {
+        if self.waits {
+            return Step::Idle;
+        }
         match self.lines.next() {
-            Some(Ok(line)) => match say(&mut self.stream, &answer(&line)) {
-                true => Step::More,
-                false => Step::Over,
+            Some(Ok(line)) => match answer(&line) {
+                Some(answer) if say(&mut self.stream, &answer) => Step::More,
+                Some(_) => Step::Over,
+                None => {
+                    self.waits = true;
+                    Step::Idle
+                }
             },
             Some(Err(TooLong)) => {
                 let text = format!("a request has at most {LINE_BYTES_MAX} bytes");
@@ -181,19 +216,23 @@ fn say(stream: &mut UnixStream, answer: &Value) -> bool {
     matches!(stream.write(line.as_bytes()), Ok(count) if count == line.len())
 }
 
-fn answer(line: &[u8], daemon: &mut impl Answers, debug_hooks: bool, started: Instant) -> Value {
-    match Request::parse(line) {
+/// The answer to a request; none if it comes later.
+fn answer(
+    line: &[u8],
+    daemon: &mut impl Answers,
+    debug_hooks: bool,
+    started: Instant,
+) -> Option<Value> {
+    Some(match Request::parse(line) {
         Ok(Request::Status) => {
             let mut report = daemon.status();
             report.uptime_s = started.elapsed().as_secs_f64();
-            match serde_json::to_value(report) {
-                Ok(mut value) => {
-                    value["ok"] = true.into();
-                    value
-                }
-                Err(cause) => error(&cause.to_string()),
-            }
+            fine(&report)
         }
+        Ok(Request::Failover) => match daemon.failover() {
+            Ok(()) => return None,
+            Err(why) => error(&why),
+        },
         Ok(Request::Flip(_)) if !debug_hooks => {
             error("test hooks are served only by an ftd that was started with --debug-hooks")
         }
@@ -201,6 +240,17 @@ fn answer(line: &[u8], daemon: &mut impl Answers, debug_hooks: bool, started: In
             Ok(()) => json!({"ok": true}),
             Err(why) => error(&why),
         },
+        Err(cause) => error(&cause.to_string()),
+    })
+}
+
+/// An answer with these fields.
+fn fine(fields: &impl Serialize) -> Value {
+    match serde_json::to_value(fields) {
+        Ok(mut value) => {
+            value["ok"] = true.into();
+            value
+        }
         Err(cause) => error(&cause.to_string()),
     }
 }

@@ -5,7 +5,7 @@ use super::report::{Failover, LastClone, Report};
 /// A table of what is known; `now_unix_ms` is this host's time of day.
 pub fn table(report: &Report, now_unix_ms: u64) -> String {
     let rows = [
-        ("role", Some(role(report))),
+        ("role", Some(standing(report))),
         ("guest", guest(report)),
         ("peer", peer(report)),
         ("epochs", epochs(report)),
@@ -45,7 +45,8 @@ pub fn table(report: &Report, now_unix_ms: u64) -> String {
     text
 }
 
-fn role(report: &Report) -> String {
+/// The role, and whether the guest is protected or why not.
+pub fn standing(report: &Report) -> String {
     let role = &report.role;
     match &report.why_unprotected {
         None if report.protected => format!("{role}, protected"),

@@ -9,6 +9,7 @@ use replay::protocol::ArbiterAnswer;
 
 use super::journal::chain;
 use crate::arbiter::sign::SIGN_EVERY;
+use crate::arbiter::vacancy::wait_until_vacant;
 use crate::arbiter::{Arbiter, ArbiterError, Sign, Verdict};
 use crate::host::clock::monotonic_ns;
 use crate::outside::outbox::{Outbox, Outgoing};
@@ -20,6 +21,10 @@ enum Task {
     /// This host has the guest: say so from now on, at once and every [`SIGN_EVERY`]. (Or, of a
     /// sign that says that it has ended, once.)
     Sign(Sign),
+    /// Look who has won a generation.
+    Find(u64),
+    /// Find out whether anybody has the guest.
+    Look,
 }
 
 /// Asks the arbiter, and signs; what comes of it comes through the outbox. Answers come in order,
@@ -70,6 +75,17 @@ impl Asker {
         self.tell(Task::Sign(sign));
     }
 
+    /// Looks for a sign of `generation`'s winner; it comes as [`Outgoing::Holder`].
+    pub fn find(&self, generation: u64) {
+        self.tell(Task::Find(generation));
+    }
+
+    /// Finds out, in some seconds, whether anybody has the guest; it comes as [`Outgoing::Looked`]. For a host
+    /// that does not have it: other questions wait so long.
+    pub fn look(&self) {
+        self.tell(Task::Look);
+    }
+
     /// Waits until everything that was told is done, for `timeout` at most.
     pub fn finish(&mut self, timeout: Duration) -> bool {
         self.tasks = None;
@@ -118,6 +134,15 @@ impl Worker {
                     self.sign = Some(sign);
                     self.due = Instant::now();
                 }
+                Ok(Task::Find(generation)) => {
+                    let sign = self.arbiter.sign_of(generation).unwrap_or_default();
+                    let sign = sign.filter(|sign| sign.generation == generation);
+                    self.outbox.push(Outgoing::Holder { sign });
+                }
+                Ok(Task::Look) => {
+                    let vacant = is_vacant(self.arbiter.as_mut());
+                    self.outbox.push(Outgoing::Looked { vacant });
+                }
                 Err(RecvTimeoutError::Timeout) => self.sign(),
                 Err(RecvTimeoutError::Disconnected) => {
                     // The last one told has not been written yet if it is due.
@@ -161,6 +186,22 @@ impl Worker {
                 tracing::warn!("the shared storage fails: {}", chain(&error));
             }
             Err(_) => {}
+        }
+    }
+}
+
+/// What can't be found out is not vacant.
+fn is_vacant(arbiter: &mut dyn Arbiter) -> bool {
+    let start = Instant::now();
+    let found = wait_until_vacant(arbiter, |step, _| {
+        std::thread::sleep(step);
+        start.elapsed()
+    });
+    match found {
+        Ok(_) => true,
+        Err(occupied) => {
+            tracing::info!("{}", chain(&occupied));
+            false
         }
     }
 }

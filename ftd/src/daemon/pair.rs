@@ -5,8 +5,11 @@
 //! * [`channel`]: the connections of the logging channel.
 //! * [`copy`]: the copy of the guest on this side.
 //! * [`ending`]: how a side ends.
+//! * [`handing`]: a planned hand-over.
 //! * [`holding`]: having the guest: signs of life on the shared storage.
 //! * [`leftover`]: the RAM of a copy that was dropped, for the next one.
+//! * [`looking`]: a joiner without a primary.
+//! * [`managed`]: what the service manager is told of this side.
 //! * [`notes`]: what the operator and the journal are told.
 //! * [`outgoing`]: what the other threads hand to the loop.
 
@@ -15,8 +18,11 @@ mod asked;
 mod channel;
 mod copy;
 mod ending;
+mod handing;
 mod holding;
 mod leftover;
+mod looking;
+mod managed;
 mod notes;
 mod outgoing;
 
@@ -38,8 +44,11 @@ use vmm::guest::Guest;
 
 use self::asked::Kept;
 use self::copy::{Copies, Copy};
+use self::handing::Handing;
 use self::holding::Holding;
 use self::leftover::Leftover;
+use self::looking::Looking;
+use self::managed::Managed;
 use super::asker::Asker;
 use super::clone::{Cloning, Precopied};
 use super::held::Held;
@@ -78,6 +87,8 @@ pub struct PairOptions {
     pub listen: Option<SocketAddr>,
     /// Where primaries may be.
     pub log_from: Vec<SocketAddr>,
+    /// A joiner that finds no primary looks by itself whether there is one left, and ends if there is none.
+    pub look_again: bool,
     /// Who decides.
     pub arbiter: Box<dyn Arbiter>,
     /// File for events.
@@ -127,6 +138,11 @@ pub struct Pair {
     peer_lost_at: Option<u64>,
     join_started_at: Option<u64>,
     held_since: Option<u64>,
+    handing: Option<Handing>,
+    /// The connection of a primary that handed its guest over to this side.
+    left: Option<PeerId>,
+    looking: Looking,
+    managed: Managed,
     halt: Option<HaltReason>,
 }
 
@@ -207,6 +223,10 @@ impl Pair {
             peer_lost_at: None,
             join_started_at: None,
             held_since: None,
+            handing: None,
+            left: None,
+            looking: Looking::new(options.look_again),
+            managed: Managed::default(),
             halt: None,
             poll,
             signals,
@@ -253,7 +273,7 @@ impl Pair {
                 self.take_typed()?;
             }
             if self.tap_ready {
-                self.tap_ready = self.backends.take_frames()?;
+                self.tap_ready = self.take_frames()?;
             }
             if self.control_ready {
                 self.take_asked();
@@ -261,6 +281,9 @@ impl Pair {
             if self.core.next_tick() <= monotonic_ns() {
                 self.tell(Event::Tick)?;
             }
+            self.turn_handing()?;
+            self.look_for_a_primary();
+            self.tell_manager();
             self.redial();
             self.tell_hashes()?;
             self.outbox
@@ -271,11 +294,19 @@ impl Pair {
 
     fn wait(&mut self, events: &mut Events) -> Result<()> {
         let now = monotonic_ns();
-        let next = self.core.next_tick().min(self.dial_at.unwrap_or(u64::MAX));
+        let due = [self.dial_at, self.managed.due_ns()];
+        let next = due
+            .into_iter()
+            .flatten()
+            .fold(self.core.next_tick(), u64::min);
         let timeout = if self.tap_ready || self.console_ready || self.control_ready {
             Duration::ZERO
         } else {
-            Duration::from_nanos(next.saturating_sub(now)).min(Duration::from_secs(1))
+            let longest = match &self.handing {
+                None => Duration::from_secs(1),
+                Some(_) => Duration::from_millis(1),
+            };
+            Duration::from_nanos(next.saturating_sub(now)).min(longest)
         };
         match self.poll.poll(events, Some(timeout)) {
             Err(error) if error.kind() != ErrorKind::Interrupted => {

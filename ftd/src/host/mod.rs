@@ -12,6 +12,7 @@
 //! * [`heap`]: the heap of this process.
 //! * [`local_socket`]: Unix sockets with a path.
 //! * [`priority`]: scheduling priority of threads that work beside the guest.
+//! * [`service`]: what a service manager is told.
 //! * [`tap`]: the guest's cable: a TAP device, on a bridge or not.
 
 pub(crate) mod aligned;
@@ -23,4 +24,5 @@ pub mod entropy;
 pub mod heap;
 pub mod local_socket;
 pub mod priority;
+pub mod service;
 pub mod tap;

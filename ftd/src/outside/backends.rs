@@ -133,6 +133,16 @@ impl Backends {
 
     /// Takes frames from the TAP for the guest. `true` when more may wait.
     pub fn take_frames(&mut self) -> Result<bool> {
+        let inbox = Arc::clone(&self.inbox);
+        self.take_frames_to(|frame| {
+            inbox.push(Input::NetRx {
+                frame: frame.to_vec(),
+            });
+        })
+    }
+
+    /// Takes frames from the TAP. `true` when more may wait.
+    pub fn take_frames_to(&mut self, mut to: impl FnMut(&[u8])) -> Result<bool> {
         let Some(tap) = &self.tap else {
             return Ok(false);
         };
@@ -141,15 +151,16 @@ impl Backends {
                 .read_frame(&mut self.frame)
                 .context("cannot read from the TAP")?
             {
-                Some(count) => {
-                    self.inbox.push(Input::NetRx {
-                        frame: self.frame[..count].to_vec(),
-                    });
-                }
+                Some(count) => to(&self.frame[..count]),
                 None => return Ok(false),
             }
         }
         Ok(true)
+    }
+
+    /// Whether every request to the disks is complete.
+    pub fn disks_are_idle(&self) -> bool {
+        self.disks.iter().all(|disk| disk.in_flight() == 0)
     }
 
     /// Throws away what waits at the TAP.

@@ -8,6 +8,7 @@ use mio::Waker;
 use replay::protocol::ArbiterAnswer;
 use replay::{EncodedEpoch, Epoch};
 
+use crate::arbiter::Sign;
 use crate::daemon::unreleased::Unreleased;
 use crate::host::announce::AddressLearner;
 
@@ -27,6 +28,23 @@ pub enum Outgoing {
     CloneStopped {
         /// How long it stood, in nanoseconds.
         stop_ns: u64,
+    },
+    /// The guest stands still at the end of the last epoch handed over.
+    Paused {
+        /// Of the order to do so.
+        number: u64,
+        /// Frames that wait for room in its ring.
+        frames: Vec<Vec<u8>>,
+    },
+    /// Who has the guest by now was looked up.
+    Holder {
+        /// The last sign of the generation's winner, if there is one.
+        sign: Option<Sign>,
+    },
+    /// It was found out whether anybody has the guest.
+    Looked {
+        /// Nobody has.
+        vacant: bool,
     },
     /// All pages of a live clone were sent; the epochs from `first` on follow.
     CloneReady {

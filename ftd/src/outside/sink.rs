@@ -71,6 +71,10 @@ impl Sink for VcpuSink {
         self.pass_on(self.outbox.push(Outgoing::CloneStopped { stop_ns }))
     }
 
+    fn paused(&mut self, number: u64, frames: Vec<Vec<u8>>) -> Result<(), RunError> {
+        self.pass_on(self.outbox.push(Outgoing::Paused { number, frames }))
+    }
+
     fn output(&mut self, after: Epoch, effect: Effect) -> Result<(), RunError> {
         self.pass_on(self.outbox.push(Outgoing::Output { after, effect }))
     }

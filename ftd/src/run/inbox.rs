@@ -31,6 +31,11 @@ pub enum Order {
     EndLog,
     /// Change a bit of the guest, between two epochs if a log is kept (a test hook).
     Flip(Flip),
+    /// Let the guest stand still at the end of an epoch, behind the inputs that wait, until another order
+    /// says how it goes on. The number comes back when it does.
+    Pause(u64),
+    /// Let a guest that stands still go on.
+    GoOn,
     /// Stop the guest where it is, and hand it back.
     Stop,
 }
@@ -130,6 +135,18 @@ impl Inbox {
         self.lock().orders.pop_front()
     }
 
+    /// Waits for the next order; inputs are left where they are.
+    pub fn wait_for_order(&self) -> Order {
+        let mut waiting = self.lock();
+        loop {
+            if let Some(order) = waiting.orders.pop_front() {
+                return order;
+            }
+            let woken = self.arrived.wait(waiting);
+            waiting = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     /// Takes the inputs into `into`, in order of arrival.
     pub fn take_inputs(&self, into: &mut VecDeque<Input>) {
         let mut waiting = self.lock();
@@ -177,6 +194,20 @@ mod tests {
         assert_eq!(out[3], Input::NetRx { frame: vec![3] });
         assert_eq!(out[256], Input::PowerButton);
         assert!(!inbox.any() && inbox.has_room_for_frames());
+    }
+
+    #[test]
+    fn who_waits_for_an_order_leaves_the_inputs() {
+        let inbox = std::sync::Arc::new(Inbox::default());
+        inbox.push(Input::PowerButton);
+        let other = std::sync::Arc::clone(&inbox);
+        let waiter = std::thread::spawn(move || other.wait_for_order());
+        inbox.push(Input::PowerButton);
+        inbox.order(Order::GoOn);
+        assert!(matches!(waiter.join(), Ok(Order::GoOn)));
+        let mut out = VecDeque::new();
+        inbox.take_inputs(&mut out);
+        assert_eq!(out.len(), 2);
     }
 
     #[test]

@@ -49,6 +49,9 @@ impl<S: Sink> Live<S> {
             while let Some(order) = self.inbox.take_order() {
                 self.carry_out_order(order)?;
             }
+            if self.pausing.is_some() {
+                return Ok(true); // There is a snapshot here.
+            }
         }
         self.counters.idle_kicks += 1;
         // Nothing landed here, so the log need not know that the guest was stopped.

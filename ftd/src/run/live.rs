@@ -30,6 +30,9 @@ pub trait Sink {
     fn clone_ready(&mut self, first: Epoch) -> Result<(), RunError>;
     /// The guest goes on; it stood for `stop_ns` nanoseconds for the end of a live clone.
     fn clone_stopped(&mut self, stop_ns: u64) -> Result<(), RunError>;
+    /// The guest stands still at the end of an epoch, by the order of this number; these frames wait for
+    /// room in its ring.
+    fn paused(&mut self, number: u64, frames: Vec<Vec<u8>>) -> Result<(), RunError>;
     /// An output, to be released once `after` is acknowledged (0: at once, nobody logs).
     fn output(&mut self, after: Epoch, effect: Effect) -> Result<(), RunError>;
 }
@@ -99,9 +102,11 @@ pub struct Live<S> {
     /// Virtual time since when an interrupt has waited that has no window to land in.
     pub(super) stranded_since: Option<u64>,
     inputs: VecDeque<Input>,
-    frames: VecDeque<Input>,
+    pub(super) frames: VecDeque<Input>,
     outputs: Vec<Effect>,
-    ended: Option<Ended>,
+    pub(super) ended: Option<Ended>,
+    /// It stands still as soon as the inputs that wait are applied, by the order of this number.
+    pub(super) pausing: Option<u64>,
     /// To be done where this epoch ends.
     flip: Option<Flip>,
     pub(super) counters: LiveCounters,
@@ -146,6 +151,7 @@ impl<S: Sink> Live<S> {
             frames: VecDeque::new(),
             outputs: Vec::new(),
             ended: None,
+            pausing: None,
             flip: None,
             counters: LiveCounters::default(),
         })
@@ -259,7 +265,10 @@ impl<S: Sink> Live<S> {
             while self.ended.is_none()
                 && let Some(order) = self.inbox.take_order()
             {
-                self.carry_out_order(order)?;
+                match order {
+                    Order::Pause(number) => self.pausing = Some(number),
+                    order => self.carry_out_order(order)?,
+                }
             }
             if self.ended.is_some() {
                 return Ok(());
@@ -287,6 +296,9 @@ impl<S: Sink> Live<S> {
             let now = self.virtual_now();
             self.apply(Input::Clock { now })?;
             self.hand_on_effects()?;
+        }
+        if let Some(number) = self.pausing.take() {
+            self.pause(number)?;
         }
         Ok(())
     }
@@ -324,6 +336,12 @@ impl<S: Sink> Live<S> {
             // The digest of the open epoch is that of a guest without it.
             Order::Flip(flip) if self.recorder.is_some() => self.flip = Some(flip),
             Order::Flip(flip) => self.guest.flip(flip)?,
+            Order::Pause(number) => {
+                self.snapshot()?;
+                self.pausing = Some(number);
+            }
+            // It did not stand yet.
+            Order::GoOn => self.pausing = None,
             Order::Stop => {
                 if self.recorder.is_some() {
                     self.snapshot()?;

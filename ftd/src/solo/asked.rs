@@ -62,6 +62,13 @@ impl Answers for Asked {
         }
     }
 
+    fn failover(&mut self) -> Result<(), String> {
+        let command = &self.fixed.command;
+        Err(format!(
+            "ftd {command} keeps no backup to hand the guest to"
+        ))
+    }
+
     fn flip(&mut self, flip: Flip) -> Result<(), String> {
         check_flip(flip, self.ram_bytes)?;
         self.inbox.order(Order::Flip(flip));

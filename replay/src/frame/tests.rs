@@ -84,6 +84,10 @@ fn messages() -> Vec<Message> {
             hashes: vec![PageHash([9; 16]), PageHash::ZEROS],
             last: true,
         }),
+        Message::HandOver,
+        Message::Frame {
+            bytes: vec![7; 1514],
+        },
     ]
 }
 

@@ -11,6 +11,8 @@ pub(super) struct Ask {
     pub(super) generation: Generation,
     at: u64,
     waiting: bool,
+    /// It was put to the arbiter, and may have been won without word of it.
+    pub(super) asked: bool,
     told: bool,
 }
 
@@ -28,6 +30,7 @@ impl Ask {
             generation,
             at,
             waiting: false,
+            asked: false,
             told: false,
         }
     }
@@ -36,6 +39,7 @@ impl Ask {
     pub(super) fn poll(&mut self, shared: &Shared, out: &mut Vec<Action>) {
         if !self.waiting && shared.now >= self.at {
             self.waiting = true;
+            self.asked = true;
             let generation = self.generation;
             out.push(Action::AskArbiter { generation });
         }

@@ -114,6 +114,7 @@ impl Backup {
             | Event::GuestEnded { .. }
             | Event::Superseded { .. }
             | Event::Lapsed
+            | Event::HandOver
             | Event::Stop
             | Event::Failed { .. } => {}
         }
@@ -179,6 +180,13 @@ impl Backup {
                 self.lost(LinkLoss::Closed, shared, out);
                 return State::Backup(self);
             }
+            Message::HandOver => {
+                // It lets nothing more out, so its lease need not run out.
+                let why = DisconnectReason::HandedOver;
+                self.part(why.to_string(), shared.now, shared, out);
+                out.push(Action::Disconnect { peer, why });
+                return State::Backup(self);
+            }
             other => ProtocolError::Unexpected(other.name()),
         };
         let why = LinkLoss::Broken(error.to_string());
@@ -231,15 +239,22 @@ impl Backup {
     /// The primary is lost. If its process may still be there, it has until `detect_ms` after its
     /// last word, on which its lease rests, before the arbiter is asked.
     fn lost(&mut self, why: LinkLoss, shared: &Shared, out: &mut Vec<Action>) {
-        let Some(link) = self.link.take() else {
+        let Some(link) = &self.link else {
             return;
         };
-        lose(&link, why.to_string(), shared, out);
         let at = match why {
             LinkLoss::Closed => shared.now,
             LinkLoss::Broken(_) => link.heard_at + shared.detect_ns(),
         };
-        self.ask = Some(Ask::new(self.generation + 1, at));
+        self.part(why.to_string(), at, shared, out);
+    }
+
+    /// Without a primary: the arbiter is asked, not before `at`.
+    fn part(&mut self, why: String, at: u64, shared: &Shared, out: &mut Vec<Action>) {
+        if let Some(link) = self.link.take() {
+            lose(&link, why, shared, out);
+            self.ask = Some(Ask::new(self.generation + 1, at));
+        }
     }
 
     /// Goes live if that is won and all that was received is executed.

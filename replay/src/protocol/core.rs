@@ -171,6 +171,7 @@ impl Core {
             behind_since_ns: None,
             guest_stopped: false,
             asking_arbiter: false,
+            offered: false,
         };
         match &self.state {
             State::Starting(_) => status.asking_arbiter = true,
@@ -454,7 +455,7 @@ fn superseded(
 ) -> State {
     let lost = match &state {
         State::Alone(_) => true,
-        State::Primary(primary) => primary.ask.is_none(),
+        State::Primary(primary) => primary.ask.as_ref().is_none_or(|ask| !ask.asked),
         _ => false,
     };
     if !lost || generation <= shared.generation {

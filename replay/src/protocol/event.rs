@@ -108,6 +108,11 @@ pub enum Event {
         /// How.
         reason: EndReason,
     },
+    /// The guest is to go on at the backup, by a planned hand-over. It stands still at the end of the last
+    /// epoch that was closed, and its requests to the disks are done. Told again until
+    /// [`Status::offered`](super::Status::offered) says that the backup had all of it: before that it changes
+    /// nothing. Then the guest stands until `Halt` (it is the backup's) or `GoAlone` (it isn't).
+    HandOver,
     /// The operator stops this side. A protected guest goes on at the backup.
     Stop,
     /// This side can't go on (KVM failed, say). A protected guest goes on at the backup.
@@ -177,7 +182,8 @@ pub enum Action {
         /// Which.
         peer: PeerId,
     },
-    /// Close a connection when what was sent before has gone out. No event from it may follow.
+    /// Close a connection when what was sent before has gone out. No event from it may follow. (Between
+    /// two daemons that hand a guest over it may stay, for frames that the guest missed.)
     Disconnect {
         /// Which.
         peer: PeerId,
@@ -289,6 +295,12 @@ pub enum DisconnectReason {
     /// It left in order.
     #[error("it left: {0}")]
     Left(ByeReason),
+    /// It offered its guest.
+    #[error("it hands its guest over")]
+    HandedOver,
+    /// It did not take the guest that it was offered.
+    #[error("the guest that it was offered goes on here")]
+    TakenBack,
     /// The live clone failed.
     #[error("the live clone failed: {0}")]
     CloneFailed(String),
@@ -421,6 +433,12 @@ pub enum Note {
         why: String,
         /// Since it was last heard, in nanoseconds.
         silent_ns: u64,
+    },
+    /// The guest is the backup's to take.
+    #[error("the guest is offered to {host}")]
+    Offered {
+        /// Its host name.
+        host: String,
     },
     /// Told once until it answers again.
     #[error("the arbiter can't be reached, and nothing goes out until it can: {why}")]

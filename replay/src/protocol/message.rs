@@ -8,7 +8,7 @@ use crate::entry::{Epoch, Page};
 use crate::protocol::facts::{Facts, RejectReason};
 
 /// Version of the protocol that this build speaks; raised with any change to a message.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Feature: before its clone begins, a joiner says what RAM it has ([`Message::PageHashes`]).
 pub const FEATURE_PAGE_HASHES: u64 = 1;
@@ -68,6 +68,15 @@ pub enum Message {
     },
     /// What RAM the joiner has already ([`FEATURE_PAGE_HASHES`]).
     PageHashes(PageHashes),
+    /// The backup is to bid for the guest, of which it has all: a planned hand-over. The sender lets nothing
+    /// more out, but may bid for the guest itself if it sees no bid of the backup's.
+    HandOver,
+    /// An Ethernet frame for the guest, from a primary whose guest the backup has won: it came to the wrong
+    /// place. The daemons see to it; in the protocol it has no place.
+    Frame {
+        /// The frame.
+        bytes: Vec<u8>,
+    },
 }
 
 impl Message {
@@ -85,6 +94,8 @@ impl Message {
             Message::GuestEnded { .. } => "the end of the guest",
             Message::Bye { .. } => "a goodbye",
             Message::PageHashes(_) => "hashes of pages",
+            Message::HandOver => "a hand-over",
+            Message::Frame { .. } => "a frame for the guest",
         }
     }
 }

@@ -112,6 +112,7 @@ impl Alone {
             | Event::Diverged { .. }
             | Event::Arbiter { .. }
             | Event::Superseded { .. }
+            | Event::HandOver
             | Event::Stop
             | Event::Failed { .. } => {}
         }
@@ -167,12 +168,14 @@ pub(super) struct Primary {
     pub(super) link: Option<Link>,
     /// The question that decides which side goes on once the backup is lost.
     pub(super) ask: Option<Ask>,
+    /// The connection of the backup that the guest is offered to.
+    pub(super) offered: Option<PeerId>,
     /// The last epoch that was closed.
-    closed: Epoch,
+    pub(super) closed: Epoch,
     /// The last epoch whose outputs are out.
-    released: Epoch,
+    pub(super) released: Epoch,
     /// What the backup said last; `None` before its first word, which says that it can take over.
-    acked: Option<Ack>,
+    pub(super) acked: Option<Ack>,
     /// Epochs that the backup has not executed yet: number, bytes, when they were sent.
     ahead: VecDeque<(Epoch, u64, u64)>,
     ahead_bytes: u64,
@@ -194,6 +197,7 @@ impl Primary {
         Primary {
             link,
             ask: None,
+            offered: None,
             closed: first - 1,
             released: first - 1,
             acked: None,
@@ -227,6 +231,7 @@ impl Primary {
                 }
                 return State::halt(HaltReason::GuestEnded(reason), out);
             }
+            Event::HandOver => self.hand_over(shared, out),
             // Of a clone that is over.
             Event::CloneReady { peer, .. } => out.push(Action::StopClone { peer }),
             Event::PeerConnected { peer, .. } => out.push(unwanted(peer)),
@@ -271,6 +276,7 @@ impl Primary {
         status.behind_since_ns = self.ahead.front().map(|&(_, _, sent_at)| sent_at);
         status.guest_stopped = self.stopped_at.is_some();
         status.asking_arbiter = self.ask.is_some();
+        status.offered = self.offered.is_some();
     }
 
     fn on_epoch(
@@ -451,6 +457,7 @@ impl Primary {
             out.push(Action::Disconnect { peer, why });
         }
         let alone = go_alone(generation, self.closed, shared, out);
+        self.take_back(out);
         self.resume(out);
         alone
     }

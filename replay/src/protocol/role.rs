@@ -129,4 +129,6 @@ pub struct Status {
     pub guest_stopped: bool,
     /// Whether an answer from the arbiter is waited for.
     pub asking_arbiter: bool,
+    /// Whether the guest is offered to the backup, in a planned hand-over.
+    pub offered: bool,
 }

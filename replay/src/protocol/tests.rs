@@ -1,5 +1,6 @@
 //! Cores one event at a time.
 
+mod handing;
 mod handshake;
 mod hashes;
 mod hostile;

@@ -117,6 +117,10 @@ impl World {
             return Ok(());
         }
         self.after(50 * MS, 250 * MS, Step::Look(node, run));
+        self.look_once(node, run)
+    }
+
+    pub(super) fn look_once(&mut self, node: usize, run: u64) -> Checked {
         self.check_lease(node)?;
         let host = &self.nodes[node];
         if !self.is(node, run) || self.is_arbiter_away(node) || host.paused.is_some() {

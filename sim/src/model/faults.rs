@@ -42,6 +42,9 @@ impl World {
             ..
         } = fault;
         let until = self.now + lasts;
+        if kind == Kind::HandOver {
+            return Ok(self.begin_hand_over(lasts));
+        }
         let node = &mut self.nodes[host];
         let (up, run) = (node.up, node.run);
         let name = kind.name();

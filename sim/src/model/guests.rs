@@ -52,7 +52,8 @@ impl World {
     pub(super) fn close_epoch(&mut self, node: usize, serial: u64) -> Checked {
         self.check_lease(node)?;
         let host = &mut self.nodes[node];
-        let running = host.up && host.paused.is_none() && !host.leaving;
+        let stands = host.leaving || host.handing.is_some();
+        let running = host.up && host.paused.is_none() && !stands;
         let Some(guest) = host.guest.as_mut().filter(|guest| guest.serial == serial) else {
             return Ok(());
         };

@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     StorageCut,
     /// An operator stops a host.
     Stop,
+    /// An operator has a protected guest handed over. (No fault, but what it meets may be one.)
+    HandOver,
     /// A host's monotonic clock is off by up to 20 ms from one moment to the next.
     ClockStep,
     /// A host's writes to the disk take long.
@@ -57,7 +59,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 24] = [
+    pub(crate) const ALL: [Kind; 25] = [
         Kind::PowerCut,
         Kind::ProcessDeath,
         Kind::Pause,
@@ -69,6 +71,7 @@ impl Kind {
         Kind::ArbiterStale,
         Kind::StorageCut,
         Kind::Stop,
+        Kind::HandOver,
         Kind::ClockStep,
         Kind::SlowDisk,
         Kind::DiskErrors,
@@ -98,6 +101,7 @@ impl Kind {
             Kind::ArbiterStale => "arbiter_stale",
             Kind::StorageCut => "storage_cut",
             Kind::Stop => "operator_stop",
+            Kind::HandOver => "hand_over",
             Kind::ClockStep => "clock_step",
             Kind::SlowDisk => "slow_disk",
             Kind::DiskErrors => "disk_errors",

@@ -16,7 +16,9 @@ impl World {
         if !self.is(node, run) || !self.nodes[node].dialling {
             return Ok(());
         }
-        let other = self.below(self.nodes.len() as u64) as usize;
+        // Each in turn, as the daemon does.
+        let other = (node + self.nodes[node].dials) % self.nodes.len();
+        self.nodes[node].dials += 1;
         let host = &self.nodes[other];
         let reachable = host.up
             && host.paused.is_none()

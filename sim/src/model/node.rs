@@ -17,6 +17,8 @@ pub(super) struct Node {
     pub(super) power_cuts: u64,
     /// Events that wait while the process is stopped.
     pub(super) paused: Option<Vec<Event>>,
+    /// It hands its guest over, or tries to.
+    pub(super) handing: Option<Handing>,
     /// It was told to stop, and only waits for its disks.
     pub(super) leaving: bool,
     pub(super) clock: HostClock,
@@ -24,6 +26,8 @@ pub(super) struct Node {
     /// Pages that are left of the copy that was dropped last.
     pub(super) leftover: u64,
     pub(super) dialling: bool,
+    /// How often it has looked for a primary.
+    pub(super) dials: usize,
     pub(super) wake_at: u64,
     /// Until when its writes take long.
     pub(super) slow_disk_until: u64,
@@ -48,6 +52,7 @@ impl Node {
             up: false,
             power_cuts: 0,
             paused: None,
+            handing: None,
             leaving: false,
             clock: HostClock {
                 rate,
@@ -57,6 +62,7 @@ impl Node {
             guest: None,
             leftover: 0,
             dialling: false,
+            dials: 1,
             wake_at: u64::MAX,
             slow_disk_until: 0,
             slow_replay_until: 0,
@@ -67,6 +73,15 @@ impl Node {
             writes_until: 0,
         }
     }
+}
+
+/// A hand-over under way: the guest stands still.
+#[derive(Debug)]
+pub(super) struct Handing {
+    /// When it is given up if the backup does not have it all by then.
+    pub(super) by: u64,
+    /// The backup was offered the guest.
+    pub(super) offered: bool,
 }
 
 /// A host's monotonic clock.

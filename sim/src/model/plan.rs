@@ -64,7 +64,7 @@ pub(crate) struct Plan {
     pub(crate) salt: u64,
 }
 
-const KINDS: [(Kind, u64); 15] = [
+const KINDS: [(Kind, u64); 16] = [
     (Kind::PowerCut, 4),
     (Kind::ProcessDeath, 4),
     (Kind::Pause, 4),
@@ -76,6 +76,7 @@ const KINDS: [(Kind, u64); 15] = [
     (Kind::ArbiterStale, 2),
     (Kind::StorageCut, 3),
     (Kind::Stop, 2),
+    (Kind::HandOver, 6),
     (Kind::ClockStep, 3),
     (Kind::SlowDisk, 3),
     (Kind::DiskErrors, 2),
@@ -135,7 +136,13 @@ impl Plan {
         } else {
             let mut at = random.between(MS, gap);
             while at < faults_end {
-                faults.push(fault(at, &kinds, hosts, &mut random));
+                let one = fault(at, &kinds, hosts, &mut random);
+                if one.kind == Kind::HandOver && random.one_in(2) {
+                    // Something goes wrong in the middle of it.
+                    let soon = at + random.below(200 * MS);
+                    faults.push(fault(soon, &kinds, hosts, &mut random));
+                }
+                faults.push(one);
                 at += random.between(MS, gap);
             }
         }

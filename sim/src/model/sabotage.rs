@@ -61,7 +61,7 @@ impl Sabotage {
         ),
         (
             Sabotage::DisksNotRetired,
-            "a primary leaves to its backup with writes in flight",
+            "a primary leaves to its backup, or hands over to it, with writes in flight",
         ),
         (
             Sabotage::ClockNotRebased,

@@ -21,6 +21,9 @@ pub(crate) struct Stats {
     pub(crate) late_writes: u64,
     pub(crate) arbiter_lost: u64,
     pub(crate) left_in_order: u64,
+    pub(crate) handed_over: u64,
+    pub(crate) taken_back: u64,
+    pub(crate) not_offered: u64,
     pub(crate) stopped_guests: u64,
     /// Backups that were given up since they were too slow.
     pub(crate) given_up: u64,
@@ -41,7 +44,7 @@ impl Stats {
     }
 
     /// Everything but the faults, by name.
-    pub(crate) fn counts(&self) -> [(&'static str, u64); 18] {
+    pub(crate) fn counts(&self) -> [(&'static str, u64); 21] {
         [
             ("steps", self.steps),
             ("ended_protected", self.ended_protected),
@@ -56,6 +59,9 @@ impl Stats {
             ("disk_writes_late", self.late_writes),
             ("lost_at_arbiter", self.arbiter_lost),
             ("left_in_order", self.left_in_order),
+            ("handed_over", self.handed_over),
+            ("hand_overs_taken_back", self.taken_back),
+            ("hand_overs_given_up", self.not_offered),
             ("guest_stopped_by_lag", self.stopped_guests),
             ("slow_backup_given_up", self.given_up),
             ("joined_with_ram", self.told),
@@ -80,6 +86,9 @@ impl Stats {
             late_writes,
             arbiter_lost,
             left_in_order,
+            handed_over,
+            taken_back,
+            not_offered,
             stopped_guests,
             given_up,
             told,
@@ -101,6 +110,9 @@ impl Stats {
         self.late_writes += late_writes;
         self.arbiter_lost += arbiter_lost;
         self.left_in_order += left_in_order;
+        self.handed_over += handed_over;
+        self.taken_back += taken_back;
+        self.not_offered += not_offered;
         self.stopped_guests += stopped_guests;
         self.given_up += given_up;
         self.told += told;

@@ -30,6 +30,9 @@ fn in_a_storm_nothing_is_lost_and_never_two_are_live() {
     assert!(stats.reissued >= seeds / 3, "{stats:?}");
     assert!(stats.cold_starts >= seeds / 10, "{stats:?}");
     assert!(stats.left_in_order >= seeds / 100, "{stats:?}");
+    assert!(stats.handed_over >= seeds / 10, "{stats:?}");
+    assert!(stats.taken_back >= seeds / 100, "{stats:?}");
+    assert!(stats.not_offered >= seeds / 100, "{stats:?}");
     assert!(stats.stopped_guests >= seeds / 100, "{stats:?}");
     assert!(stats.superseded >= seeds / 300, "{stats:?}");
     for kind in Kind::ALL {

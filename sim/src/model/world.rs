@@ -76,6 +76,8 @@ pub(super) enum Step {
     Fault(usize),
     Restart(usize),
     Resume(usize, u64),
+    /// A host goes on with handing its guest over.
+    HandOver(usize, u64),
     /// A host that was told to stop does, if its disks are done or this time has come.
     Leave(usize, u64, u64),
     Heal,
@@ -275,6 +277,7 @@ impl World {
             Step::Fault(fault) => return self.fault(fault),
             Step::Restart(node) => self.restart(node),
             Step::Resume(node, run) => return self.resume(node, run),
+            Step::HandOver(node, run) => return self.hand_over(node, run),
             Step::Leave(node, run, by) => return self.leave(node, run, by),
             Step::Heal => self.heal(),
         }

@@ -21,6 +21,13 @@ impl Answers for Daemon {
         }
     }
 
+    fn failover(&mut self) -> Result<(), String> {
+        match self.asked {
+            0 => Err("there is no backup".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
     fn flip(&mut self, flip: Flip) -> Result<(), String> {
         if flip == Flip::Device {
             return Err("no guest is here".to_owned());
@@ -193,4 +200,28 @@ fn hooks_are_for_those_who_asked_for_them() {
     assert_eq!(served.daemon.flips, [Flip::Ram(0xa0_0000)]);
     let device = "{\"ask\":\"flip\",\"what\":\"device\"}\n";
     says(&served.ask(&mut client, device), "no guest is here");
+}
+
+#[test]
+fn who_asks_for_a_hand_over_waits_for_its_end() {
+    let mut served = Served::new(false);
+    let mut client = served.client();
+    let request = "{\"ask\":\"failover\"}\n";
+    says(&served.ask(&mut client, request), "there is no backup");
+    assert!(!served.control.is_waited_for());
+    let status = "{\"ask\":\"status\"}\n";
+    served.ask(&mut client, status);
+    client.write_all(request.as_bytes()).unwrap();
+    client.write_all(status.as_bytes()).unwrap();
+    served.turns();
+    assert!(served.control.is_waited_for());
+    assert_eq!(served.daemon.asked, 1, "its next request waits, too");
+    // Another one is served meanwhile, and who waits is not sent away for its silence.
+    served.control.clients[0].heard -= IDLE;
+    let mut others: Vec<UnixStream> = (0..CLIENTS_MAX).map(|_| served.client()).collect();
+    assert_eq!(served.ask(&mut others[0], status)["ok"], true);
+    served.control.tell(&Err("it is gone".to_owned()));
+    says(&line(&client), "it is gone");
+    served.turns();
+    assert_eq!(line(&client)["pid"], 3);
 }

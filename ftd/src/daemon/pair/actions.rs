@@ -31,7 +31,12 @@ impl Pair {
                 if why == DisconnectReason::Left(ByeReason::Diverged) {
                     self.kept.diverged();
                 }
-                self.links.close(self.poll.registry(), peer);
+                if why == DisconnectReason::HandedOver {
+                    // Frames for the guest that still come there follow; it ends with that side.
+                    self.left = Some(peer);
+                } else {
+                    self.links.close(self.poll.registry(), peer);
+                }
             }
             Action::Connect => self.dial_at = Some(monotonic_ns()),
             Action::StartClone { peer } => self.start_clone(peer),

@@ -92,6 +92,11 @@ impl Pair {
         }
     }
 
+    /// Why the guest would not survive the loss of either host.
+    pub(super) fn why_unprotected(&self) -> Option<String> {
+        why_unprotected(&self.core.status(), self.holding.is_suspended())
+    }
+
     fn virtual_now(&self) -> Option<u64> {
         let live = self.gauges.virtual_now(monotonic_ns());
         live.or(self.kept.replayed_to)
@@ -139,6 +144,10 @@ impl Answers for Pair {
         }
     }
 
+    fn failover(&mut self) -> Result<(), String> {
+        self.begin_handing("ftd failover", false)
+    }
+
     fn flip(&mut self, flip: Flip) -> Result<(), String> {
         check_flip(flip, self.shell.ram_bytes)?;
         match &self.copies.current {
@@ -176,6 +185,9 @@ fn why_unprotected(status: &Status, storage_lost: bool) -> Option<String> {
         (Role::Primary, Some(peer)) => {
             format!("{peer} has not confirmed its copy of the guest yet")
         }
+        (Role::Primary, None) if status.offered => {
+            "it is being handed over: its backup was offered the guest".to_owned()
+        }
         (Role::Primary, None) => {
             "its backup is lost, and the shared storage is asked who goes on".to_owned()
         }
@@ -206,6 +218,7 @@ mod tests {
             behind_since_ns: None,
             guest_stopped: false,
             asking_arbiter: false,
+            offered: false,
         }
     }
 
@@ -214,6 +227,8 @@ mod tests {
         let mut protected = side(Role::Primary, Some("west"));
         protected.protected = true;
         assert_eq!(why_unprotected(&protected, true), None);
+        let mut offered = side(Role::Primary, None);
+        offered.offered = true;
         let mut asking = side(Role::Backup, None);
         asking.asking_arbiter = true;
         for (status, storage_lost, words) in [
@@ -228,6 +243,7 @@ mod tests {
             (side(Role::Primary, None), true, "nothing goes out"),
             (side(Role::Alone, Some("west")), false, "west is being sent"),
             (side(Role::Joining, None), false, "looks for a primary"),
+            (offered, false, "handed over"),
             (asking, false, "the shared storage is asked"),
             (side(Role::Backup, None), false, "executes the rest"),
             (side(Role::Halted, None), false, "has ended"),

@@ -1,8 +1,10 @@
 //! The logging channel's connections: accepted, dialled, and what comes in on them.
 
 use anyhow::Result;
+use devices::Input;
+use devices::virtio::{FRAME_BYTES_MAX, FRAME_BYTES_MIN};
 use mio::Token;
-use replay::protocol::Event;
+use replay::protocol::{Event, Message};
 
 use super::{Pair, REDIAL};
 use crate::daemon::links::Served;
@@ -40,6 +42,9 @@ impl Pair {
                     self.tell(Event::PeerHeard { peer })?;
                     loop {
                         match self.links.next_message(peer) {
+                            Ok(Some(Message::Frame { bytes })) if self.left == Some(peer) => {
+                                self.take_late_frame(bytes);
+                            }
                             Ok(Some(message)) => self.tell(Event::Message { peer, message })?,
                             Ok(None) => break,
                             Err(why) => {
@@ -48,6 +53,10 @@ impl Pair {
                             }
                         }
                     }
+                }
+                Served::Lost(_) if self.left == Some(peer) => {
+                    self.left = None;
+                    return Ok(());
                 }
                 Served::Lost(why) => {
                     if self.dial_at.is_some() {
@@ -58,6 +67,15 @@ impl Pair {
                     return self.tell(Event::PeerDisconnected { peer, why });
                 }
             }
+        }
+    }
+
+    /// One that came for the guest to the host that it was handed over by.
+    fn take_late_frame(&mut self, frame: Vec<u8>) {
+        // The device would take another length for the TAP's failure.
+        let fits = (FRAME_BYTES_MIN..=FRAME_BYTES_MAX).contains(&frame.len());
+        if !fits || !self.inbox.push(Input::NetRx { frame }) {
+            tracing::debug!("a frame for the guest is dropped: no frame, or too many at once");
         }
     }
 

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use mio::Events;
-use replay::protocol::{Event, HaltReason, Role};
+use replay::protocol::{EndReason, Event, HaltReason, Role};
 use serde_json::json;
 
 use super::Pair;
+use super::handing::Ending;
+use crate::cli::StartAgain;
+use crate::control::HandedOver;
 use crate::host::clock::monotonic_ns;
 
 /// How long disk requests that run may keep a primary from leaving to its backup. The backup waits
@@ -22,9 +25,11 @@ impl Pair {
     /// The operator wants this side to end, by `how`.
     pub(super) fn stop(&mut self, how: &str) -> Result<()> {
         let status = self.core.status();
+        let hands_over =
+            self.handing.is_some() || (status.role == Role::Primary && status.protected);
         let peer = status.peer.as_deref().unwrap_or("its backup");
         let then = match status.role {
-            Role::Primary if status.protected => format!("the guest goes on at {peer}"),
+            Role::Primary if hands_over => format!("the guest goes on at {peer}"),
             Role::Primary | Role::Alone => {
                 "the guest has no backup and ends where it is, as by a power cut".to_owned()
             }
@@ -32,6 +37,9 @@ impl Pair {
             Role::Starting | Role::Joining | Role::Halted => "no guest is here yet".to_owned(),
         };
         tracing::info!("{how}: stopping, {then}; a second signal ends ftd at once");
+        if hands_over && self.begin_handing(how, true).is_ok() {
+            return Ok(());
+        }
         self.leave(Event::Stop)
     }
 
@@ -50,9 +58,11 @@ impl Pair {
     /// Ends this side: nothing more is let out; what was said to the peer still goes.
     pub(super) fn close(mut self) -> Result<()> {
         let why = self.halt.take().unwrap_or(HaltReason::Stopped);
+        self.managed.stopping();
+        self.signals.end_at_next();
+        let handed_over = self.end_handing(&why);
         self.journal
             .event("halted", json!({"why": why.to_string()}));
-        self.signals.end_at_next();
         self.outbox.close();
         self.copies.stop(&self.inbox);
         self.flush_links()?;
@@ -62,7 +72,37 @@ impl Pair {
         self.backends.finish();
         self.sign_off(&why);
         tracing::info!("this side ends: {why}");
+        match handed_over {
+            Some(Ending {
+                end: Ok(_),
+                ending: true,
+            }) => return Ok(()),
+            Some(Ending {
+                end: Ok(HandedOver { host, listen, .. }),
+                ..
+            }) => {
+                let at = listen.map_or(String::new(), |at| format!(" ({at})"));
+                return Err(StartAgain(format!(
+                    "the guest was handed over to {host}{at}; started again as its backup, this host \
+                     protects it"
+                ))
+                .into());
+            }
+            // Should nobody have the guest, another start finds that out.
+            Some(Ending {
+                end: Err(failed), ..
+            }) if !matches!(why, HaltReason::GuestEnded(_)) => {
+                bail!("{failed}")
+            }
+            _ => {}
+        }
+        if let Some(why) = self.looking.start_again() {
+            return Err(StartAgain(why).into());
+        }
         match why {
+            HaltReason::GuestEnded(EndReason::Reset) => {
+                Err(StartAgain(format!("{why}: started again, ftd boots it")).into())
+            }
             HaltReason::Stopped | HaltReason::GuestEnded(_) => Ok(()),
             why => bail!("{why}"),
         }

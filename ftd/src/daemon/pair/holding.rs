@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::Pair;
 use crate::arbiter::Sign;
+use crate::arbiter::sign::Process;
 use crate::arbiter::vacancy::LEASE;
 use crate::host::clock::monotonic_ns;
 
@@ -45,6 +46,16 @@ impl Holding {
         if self.asked.0 != generation {
             self.asked = (generation, monotonic_ns());
         }
+    }
+
+    /// For how long no sign of life has got through to the storage, in nanoseconds.
+    pub(super) fn silent_ns(&self) -> u64 {
+        monotonic_ns().saturating_sub(self.signed_at)
+    }
+
+    /// Who signs.
+    pub(super) fn process(&self) -> &Process {
+        &self.sign.process
     }
 
     /// Whether outputs wait for the storage.
@@ -96,7 +107,7 @@ impl Pair {
     /// another host may soon start it. So this side has to win the next generation before it lets
     /// anything out again: a sign that gets through may come when the other has looked already.
     pub(super) fn check_lease(&mut self) -> Result<()> {
-        let silent_ns = monotonic_ns().saturating_sub(self.holding.signed_at);
+        let silent_ns = self.holding.silent_ns();
         let alone = self.holding.live && self.core.role() == Role::Alone;
         if alone && !self.holding.suspended && u128::from(silent_ns) > LEASE.as_nanos() {
             self.holding.suspended = true;

@@ -1,6 +1,7 @@
 //! The RAM of a copy that was dropped. It is nearly equal to the guest's, so the next copy starts with
 //! it, and the primary is told what is in it and sends the rest.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -52,6 +53,9 @@ impl Pair {
         };
         let used_by = self.copies.drop_current();
         self.kept.replayed_to = None;
+        // What a primary that left sent after its guest.
+        self.left = None;
+        self.inbox.take_inputs(&mut VecDeque::new());
         self.leftover.asked = None;
         self.leftover.telling = None;
         // A joiner that had got nothing yet keeps what it has.

@@ -35,6 +35,9 @@ impl Pair {
                     json!({"with": host, "clone_ms": clone_ms, "outputs_held_ms": held_ms}),
                 );
             }
+            Note::Joining { host } => {
+                self.journal.event("joined", json!({"with": host}));
+            }
             Note::Diverged { epoch } => {
                 self.kept.diverged();
                 self.journal.event("peer_diverged", json!({"epoch": epoch}));
@@ -52,6 +55,7 @@ impl Pair {
             }
             _ => {}
         }
+        self.managed.changed();
         tracing::info!("{note}");
     }
 }

@@ -57,6 +57,9 @@ impl Pair {
                 Outgoing::Superseded { generation } => {
                     self.tell(Event::Superseded { generation })?;
                 }
+                Outgoing::Paused { number, frames } => self.guest_paused(number, frames),
+                Outgoing::Looked { vacant } => self.looked(vacant)?,
+                Outgoing::Holder { sign } => self.found_holder(sign)?,
                 Outgoing::Live(went) => self.went_live(*went)?,
                 Outgoing::Ended { copy } => self.guest_thread_ended(copy)?,
             }

@@ -57,6 +57,8 @@ fn any_message() -> impl Strategy<Value = Message> {
                 last,
             })
         }),
+        Just(Message::HandOver),
+        Just(Message::Frame { bytes: vec![7; 60] }),
     ]
 }
 

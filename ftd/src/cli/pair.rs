@@ -1,0 +1,130 @@
+//! `ftd pair`: a host of a pair, which finds out by itself which side it is on.
+//!
+//! It asks the shared storage: where nobody has the guest it starts as primary, and else it joins whoever has
+//! it, as a backup. Of two hosts that start at the same time one wins the guest there; the other ends, and
+//! joins when it is started again.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use replay::protocol::Start;
+
+use super::GuestOptions;
+use super::pair_options::PairArgs;
+use super::seat::{Joins, Seat};
+use crate::arbiter::vacancy::Occupied;
+use crate::control::Report;
+use crate::daemon::pair::{Pair, host_kvm};
+use crate::setup::{DisksAre, Shell};
+
+/// Options of `ftd pair`.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Take options from this TOML file: each key is the long name of one of them. What is given here goes
+    /// before what it says.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    guest: GuestOptions,
+    #[command(flatten)]
+    pair: PairArgs,
+    /// Address at which the other hosts join this one.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: SocketAddr,
+    /// The same of the other hosts.
+    #[arg(long, value_name = "ADDR:PORT", required = true)]
+    peer: Vec<SocketAddr>,
+}
+
+/// Runs it.
+pub fn run(options: &Options) -> Result<()> {
+    if let Some(path) = &options.config {
+        tracing::debug!("configured by {}", path.display());
+    }
+    let mut seat = Seat::take(&options.pair)?;
+    let known = Report {
+        command: "pair".to_owned(),
+        pid: std::process::id(),
+        clock: "not chosen yet".to_owned(),
+        host_kvm: host_kvm(),
+        ..Report::default()
+    };
+    match seat.wait_until_vacant(&options.pair, known) {
+        Ok(generation) => {
+            tracing::info!("nobody has the guest: starting as primary");
+            as_primary(options, seat, generation)
+        }
+        Err(Occupied::Lives {
+            host,
+            generation,
+            listen,
+        }) => {
+            tracing::info!("the guest runs on {host} (generation {generation}): joining as backup");
+            as_backup(options, seat, Some(&listen))
+        }
+        Err(Occupied::Passed { generation }) => {
+            tracing::info!(
+                "the guest was just taken over (generation {generation}): joining as backup"
+            );
+            as_backup(options, seat, None)
+        }
+        Err(unknown) => Err(unknown.into()),
+    }
+}
+
+/// The arbiter has the last word: should another host have been faster, it says so to this one's bid.
+fn as_primary(options: &Options, seat: Seat, generation: u64) -> Result<()> {
+    let shell = Shell::open(&options.guest, DisksAre::Shared)?;
+    let (guest, _) = shell.boot_to_replay(&options.guest)?;
+    let joins = Joins {
+        listen: Some(options.listen),
+        ..Joins::default()
+    };
+    let start = Start::Primary { generation };
+    let pair = seat.settle(&options.pair, &options.guest, &shell, start, joins)?;
+    Pair::open(shell, Some(guest), &options.guest, pair)?.run()
+}
+
+fn as_backup(options: &Options, seat: Seat, at: Option<&str>) -> Result<()> {
+    let shell = Shell::open(&options.guest, DisksAre::SharedLater)?;
+    let joins = Joins {
+        listen: Some(options.listen),
+        log_from: candidates(at, &options.peer),
+        look_again: true,
+        ..Joins::default()
+    };
+    let pair = seat.settle(&options.pair, &options.guest, &shell, Start::Backup, joins)?;
+    Pair::open(shell, None, &options.guest, pair)?.run()
+}
+
+/// Where to look for the guest: first where it says it is.
+fn candidates(at: Option<&str>, peers: &[SocketAddr]) -> Vec<SocketAddr> {
+    let at: Option<SocketAddr> = at.and_then(|at| at.parse().ok());
+    // An address to listen on everywhere is none to connect to.
+    let at = at.filter(|at| !at.ip().is_unspecified());
+    let others = peers.iter().copied().filter(|peer| Some(*peer) != at);
+    at.into_iter().chain(others).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guests_own_word_comes_first() {
+        let peers: Vec<SocketAddr> = ["192.0.2.1:7", "192.0.2.2:7"]
+            .map(|peer| peer.parse().unwrap())
+            .into();
+        let shown = |at| -> Vec<String> {
+            let found = candidates(at, &peers);
+            found.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(shown(Some("192.0.2.2:7")), ["192.0.2.2:7", "192.0.2.1:7"]);
+        assert_eq!(shown(Some("192.0.2.9:7"))[0], "192.0.2.9:7");
+        for none in [None, Some("0.0.0.0:7"), Some("west:7")] {
+            assert_eq!(shown(none), ["192.0.2.1:7", "192.0.2.2:7"]);
+        }
+    }
+}

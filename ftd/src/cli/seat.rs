@@ -1,0 +1,128 @@
+//! A host's place at the shared storage, and what it learns there before it takes a side.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use anyhow::Result;
+use replay::protocol::{Config, Start};
+
+use super::GuestOptions;
+use super::pair_options::{PairArgs, facts};
+use crate::arbiter::vacancy::{self, Occupied};
+use crate::arbiter::{self, Arbiter};
+use crate::control::{Control, Report};
+use crate::daemon::pair::PairOptions;
+use crate::host::entropy;
+use crate::host::service::Service;
+use crate::run::live::LiveOptions;
+use crate::setup::Shell;
+
+/// The place: the arbiter is open, and so is the control socket.
+pub struct Seat {
+    host: String,
+    arbiter: Box<dyn Arbiter>,
+    control: Option<Control>,
+}
+
+/// Where a side is joined, and where it joins.
+#[derive(Debug, Default)]
+pub struct Joins {
+    /// Where backups join this host.
+    pub listen: Option<SocketAddr>,
+    /// Where primaries may be.
+    pub log_from: Vec<SocketAddr>,
+    /// A primary's guest is entered only once a backup has joined.
+    pub wait_for_backup: bool,
+    /// A joiner that finds no primary looks by itself whether there is one left.
+    pub look_again: bool,
+}
+
+impl Seat {
+    /// Takes it.
+    ///
+    /// # Errors
+    /// The shared storage or the control socket can't be opened.
+    pub fn take(args: &PairArgs) -> Result<Seat> {
+        let host = nix::unistd::gethostname()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_else(|_| "host".to_owned());
+        let slot = args.host_slot()?;
+        let control = args.control.open()?;
+        // A daemon that is started again is another bidder: it has no copy of the guest.
+        let bidder = format!("{host}-{:08x}", entropy::random_u64()? as u32);
+        let arbiter = arbiter::open(&args.shared, &args.vm, &bidder, slot)?;
+        Ok(Seat {
+            host,
+            arbiter,
+            control,
+        })
+    }
+
+    /// Makes sure that nobody has the guest; the last generation. Says so meanwhile to whoever asks, in a
+    /// report that is `known` otherwise.
+    ///
+    /// # Errors
+    /// [`Occupied`].
+    pub fn wait_until_vacant(&mut self, args: &PairArgs, known: Report) -> Result<u64, Occupied> {
+        let mut waiting = Report {
+            role: "starting".to_owned(),
+            why_unprotected: Some("it looks whether the guest still runs elsewhere".to_owned()),
+            vm: Some(args.vm.clone()),
+            ..known
+        };
+        let start = Instant::now();
+        let mut told = false;
+        let control = &mut self.control;
+        let mut service = Service::from_environment();
+        vacancy::wait_until_vacant(self.arbiter.as_mut(), |step, patience| {
+            if !std::mem::replace(&mut told, true) {
+                tracing::info!(
+                    "the guest ran before; looking at {} for {:.0} s whether it still does",
+                    args.shared.display(),
+                    patience.as_secs_f64()
+                );
+            }
+            service.status("looks whether the guest still runs elsewhere".to_owned());
+            if let Some(control) = control {
+                control.turn(&mut waiting);
+            }
+            std::thread::sleep(step);
+            start.elapsed()
+        })
+    }
+
+    /// Puts together what the daemon is told.
+    ///
+    /// # Errors
+    /// The disks can't be read.
+    pub fn settle(
+        self,
+        args: &PairArgs,
+        guest: &GuestOptions,
+        shell: &Shell,
+        start: Start,
+        joins: Joins,
+    ) -> Result<PairOptions> {
+        let mut core = Config::new(start, &self.host, facts(&args.vm, shell)?);
+        core.detect_ms = args.detect_ms;
+        core.heartbeat_ms = args.heartbeat_ms;
+        core.commit = args.commit;
+        core.lag_ms_max = args.lag_ms;
+        core.give_up_ms = args.give_up_ms;
+        Ok(PairOptions {
+            core,
+            listen: joins.listen,
+            log_from: joins.log_from,
+            look_again: joins.look_again,
+            arbiter: self.arbiter,
+            events: args.events.clone(),
+            control: self.control,
+            live: LiveOptions {
+                patience: guest.patience(),
+                ram_check: guest.ram_check(),
+                policy: guest.epochs(),
+                wait_for_log: joins.wait_for_backup,
+            },
+        })
+    }
+}
