@@ -44,7 +44,7 @@ fn a_pair_says_how_it_stands_at_each_stage() {
         assert_eq!(status["generation"], 1, "{status}");
         assert_eq!(status["divergences"], 0, "{status}");
         let peer = status["peer_address"].as_str().unwrap_or_default();
-        assert!(peer.starts_with("127.0.0.1:"), "{status}");
+        assert!(peer.starts_with("127."), "{status}");
         let [acknowledged, executed] =
             ["epoch_acknowledged", "epoch_executed"].map(|field| number(status, field));
         assert!(acknowledged >= executed, "{status}");

@@ -136,6 +136,8 @@ pub struct Pair {
     kept: Kept,
     live: LiveOptions,
     peer_lost_at: Option<u64>,
+    /// The last epoch of the primary before this one whose outputs are out for sure.
+    released_before: u64,
     join_started_at: Option<u64>,
     held_since: Option<u64>,
     handing: Option<Handing>,
@@ -221,6 +223,7 @@ impl Pair {
             kept,
             live: options.live,
             peer_lost_at: None,
+            released_before: 0,
             join_started_at: None,
             held_since: None,
             handing: None,

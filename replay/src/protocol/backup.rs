@@ -27,6 +27,8 @@ pub(super) struct Backup {
     generation: Generation,
     won: bool,
     received: Epoch,
+    /// The last epoch whose outputs are out, by the primary's word.
+    released: Epoch,
     executed: Epoch,
     executed_at: u64,
     verified: Epoch,
@@ -60,6 +62,7 @@ impl Backup {
             generation,
             won: false,
             received,
+            released: 0,
             executed: first,
             executed_at: virtual_now,
             verified: first - 1,
@@ -181,7 +184,8 @@ impl Backup {
                 return State::Backup(self);
             }
             Message::HandOver => {
-                // It lets nothing more out, so its lease need not run out.
+                // All is out, and it lets nothing more out, so its lease need not run out.
+                self.released = self.received;
                 let why = DisconnectReason::HandedOver;
                 self.part(why.to_string(), shared.now, shared, out);
                 out.push(Action::Disconnect { peer, why });
@@ -208,6 +212,7 @@ impl Backup {
         self.ahead
             .push(found, epoch.bytes.len(), shared.now, shared.buffer_max())?;
         self.received = found;
+        self.released = epoch.released;
         out.push(Action::DeliverEpoch(epoch));
         if shared.config.commit == Commit::Received {
             self.say(shared, out);
@@ -264,7 +269,11 @@ impl Backup {
         }
         let generation = self.generation + 1;
         shared.generation = generation;
-        out.push(Action::GoLive { generation });
+        let released = self.released;
+        out.push(Action::GoLive {
+            generation,
+            released,
+        });
         State::Alone(Alone::new(self.received))
     }
 

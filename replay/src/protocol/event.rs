@@ -236,10 +236,13 @@ pub enum Action {
         /// The generation that this side won.
         generation: Generation,
     },
-    /// The replayed guest has executed all that was received: make it the live one.
+    /// The replayed guest has executed all that was received: make it the live one, and make good what it
+    /// let out after `released`.
     GoLive {
         /// The generation that this side won.
         generation: Generation,
+        /// The last epoch whose outputs are out for sure.
+        released: Epoch,
     },
     /// Write pages into the guest that is being joined. Its RAM starts with what was told after
     /// `TellHashes`, and with zeros if nothing was.

@@ -157,7 +157,10 @@ impl World {
             Action::HoldOutputs { from } => self.live_guest(node)?.hold_from = Some(from),
             Action::ReleaseOutputs { through } => self.release(node, through)?,
             Action::GoAlone { generation } => self.go_alone(node, generation)?,
-            Action::GoLive { generation } => self.go_live(node, generation)?,
+            Action::GoLive {
+                generation,
+                released,
+            } => self.go_live(node, generation, released)?,
             Action::ApplyPages(_) => self.copy(node),
             Action::DeliverEpoch(epoch) => self.deliver_epoch(node, &epoch)?,
             Action::DropGuest => self.drop_guest(node)?,

@@ -50,7 +50,13 @@ impl World {
         self.release(node, through)
     }
 
-    pub(super) fn go_live(&mut self, node: usize, generation: Generation) -> Checked {
+    pub(super) fn go_live(
+        &mut self,
+        node: usize,
+        generation: Generation,
+        released: Epoch,
+    ) -> Checked {
+        self.check_out(node, released)?;
         self.stats.takeovers += 1;
         let run = self.nodes[node].run;
         let host_ns = self.nodes[node].clock.show(self.now);
@@ -137,12 +143,18 @@ impl World {
 
     /// What a primary calls released is out: its backup will not make it good.
     pub(super) fn check_released(&self, node: usize, epoch: &EncodedEpoch) -> Checked {
-        let out = self.out.map_or(0, |out| self.contents[out].epoch);
         let silent = self.nodes[node].leaving || self.nodes[node].lapsed;
-        if !silent && epoch.released > out {
+        match silent {
+            true => Ok(()),
+            false => self.check_out(node, epoch.released),
+        }
+    }
+
+    fn check_out(&self, node: usize, released: Epoch) -> Checked {
+        let out = self.out.map_or(0, |out| self.contents[out].epoch);
+        if released > out {
             return Rule::OutputForgotten.broken(format!(
-                "host {node} calls epoch {} released, but epoch {out} went out last",
-                epoch.released
+                "host {node} takes epoch {released} for released, but epoch {out} went out last"
             ));
         }
         Ok(())

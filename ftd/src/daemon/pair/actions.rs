@@ -65,7 +65,11 @@ impl Pair {
             }
             Action::ReleaseOutputs { through } => self.held.release(through),
             Action::GoAlone { generation } => self.go_alone(generation)?,
-            Action::GoLive { generation } => {
+            Action::GoLive {
+                generation,
+                released,
+            } => {
+                self.released_before = released;
                 self.hold_guest(generation);
                 if let Copy::Following { queue, thread } = self.copies.take() {
                     self.held = Held::default();

@@ -68,7 +68,8 @@ impl Pair {
     }
 
     /// The guest runs here from now on.
-    fn went_live(&mut self, went: WentLive) -> Result<()> {
+    fn went_live(&mut self, mut went: WentLive) -> Result<()> {
+        went.unreleased.out_through(self.released_before);
         self.backends.drop_frames();
         self.backends.announce(went.addresses)?;
         for effect in went.unreleased.into_outputs() {

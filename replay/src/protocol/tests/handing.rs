@@ -105,7 +105,11 @@ fn a_backup_that_is_offered_the_guest_bids_at_once_and_executes_the_rest() {
         epoch: 9,
         virtual_now: 90,
     };
-    let live = Action::GoLive { generation: 5 };
+    // What the primary let out before it said so is all there is.
+    let live = Action::GoLive {
+        generation: 5,
+        released: 9,
+    };
     assert_eq!(side.on(executed), [live]);
 }
 

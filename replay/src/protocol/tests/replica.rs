@@ -34,7 +34,11 @@ fn a_backup_executes_all_it_was_sent_before_it_goes_live() {
     };
     assert_eq!(side.on(executed(9)), []);
     let actions = side.on(executed(10));
-    assert_eq!(actions, [Action::GoLive { generation: 5 }]);
+    let live = Action::GoLive {
+        generation: 5,
+        released: 9,
+    };
+    assert_eq!(actions, [live]);
     assert_eq!(side.core.role(), Role::Alone);
     assert_eq!(side.core.generation(), 5);
     assert_eq!(side.core.status().epoch, 10);
