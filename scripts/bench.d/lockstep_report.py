@@ -20,6 +20,9 @@ def figures(clock):
     return {
         "ft_ratio_compute": found["ratio"]["compute"],
         "ft_ratio_fork": found["ratio"]["fork"],
+        # Of two emulated hosts, which go at different speeds; the guest then waits for its backup.
+        "ft_ratio_compute_paced": found["ratio_paced"]["compute"],
+        "ft_ratio_fork_paced": found["ratio_paced"]["fork"],
         "idle_log_mbit_s": found["idle_log_mbit_s"],
         "bytes_per_entry": found["idle_bytes_per_entry"],
         "lag_ms_median": statistics.median(lag["median_ms"] for lag in lags) if lags else None,
