@@ -237,9 +237,6 @@ impl Link {
             return self.finish_connect();
         }
         let sent = self.writer().flush();
-        if let Err(error) = sent {
-            return Served::Lost(loss(&error));
-        }
         loop {
             return match self.stream.read(buffer) {
                 Ok(0) => Served::Lost(LinkLoss::Closed),
@@ -247,9 +244,14 @@ impl Link {
                     self.decoder.push(&buffer[..count]);
                     Served::Read
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => Served::Idle,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => Served::Lost(loss(&error)),
+                Err(error) if error.kind() != ErrorKind::WouldBlock => Served::Lost(loss(&error)),
+                // Only now: a peer that has left in order, and was reset for what it no longer read, has
+                // said goodbye before.
+                Err(_) => match &sent {
+                    Ok(()) => Served::Idle,
+                    Err(error) => Served::Lost(loss(error)),
+                },
             };
         }
     }
@@ -280,3 +282,6 @@ fn loss(error: &io::Error) -> LinkLoss {
         _ => LinkLoss::Broken(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests;
