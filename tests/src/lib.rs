@@ -5,11 +5,13 @@
 //! * [`control`]: asking a running `ftd`.
 //! * [`guests`]: the tiny guests, and disk images.
 //! * [`pair`]: a primary and a backup on this machine.
+//! * [`replayed`]: a recording and its replay.
 
 pub mod control;
 pub mod guests;
 pub mod pair;
 pub mod program;
+pub mod replayed;
 
 /// Whether guests can run here. If not, says why the test that asks is skipped.
 pub fn kvm_is_here(test: &str) -> bool {

@@ -170,18 +170,15 @@ impl World {
         peer: PeerId,
         left: u32,
     ) -> Checked {
+        let again = |left| Step::Clone {
+            node,
+            serial,
+            peer,
+            left,
+        };
         let host = &mut self.nodes[node];
         if host.paused.is_some() {
-            self.after(
-                MS,
-                50 * MS,
-                Step::Clone {
-                    node,
-                    serial,
-                    peer,
-                    left,
-                },
-            );
+            self.after(MS, 50 * MS, again(left));
             return Ok(());
         }
         let Some(guest) = host.guest.as_mut().filter(|guest| guest.serial == serial) else {
@@ -196,13 +193,7 @@ impl World {
                 let why = "it said nothing of its RAM".to_owned();
                 return self.feed(node, Event::CloneFailed { peer, why });
             }
-            let step = Step::Clone {
-                node,
-                serial,
-                peer,
-                left,
-            };
-            self.after(MS, 20 * MS, step);
+            self.after(MS, 20 * MS, again(left));
             return Ok(());
         }
         if self.chance(Kind::CloneFailure, 30) {
@@ -212,17 +203,7 @@ impl World {
         }
         if left > 0 {
             self.send_from(node, peer, Message::ClonePages { pages: Vec::new() });
-            let left = left - 1;
-            self.after(
-                MS,
-                50 * MS,
-                Step::Clone {
-                    node,
-                    serial,
-                    peer,
-                    left,
-                },
-            );
+            self.after(MS, 50 * MS, again(left - 1));
             return Ok(());
         }
         let guest = self.live_guest(node)?;
