@@ -13,6 +13,8 @@ import sys
 import tempfile
 import time
 
+import images
+
 GUEST = ("10.77.2.100", 6379)
 MAC = "52:54:00:66:74:64"
 RAM_MIB = 512
@@ -23,31 +25,9 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def boot_files(image, folder):
-    """The kernel, initrd and command line of the image's first partition, for QEMU."""
-    dump = subprocess.run(["sfdisk", "--json", image], capture_output=True, text=True, check=True)
-    start = json.loads(dump.stdout)["partitiontable"]["partitions"][0]["start"] * 512
-    disk = f"{image}?offset={start}"
-
-    def read(path, into=None):
-        command = f"cat {path}" if into is None else f"dump {path} {into}"
-        done = subprocess.run(["debugfs", "-R", command, disk], capture_output=True, check=True)
-        return done.stdout.decode()
-
-    names = read("/boot/loader/entries/debian.conf")
-    entry = dict(line.split(None, 1) for line in names.splitlines() if len(line.split(None, 1)) == 2)
-    files = {}
-    for key in ("linux", "initrd"):
-        files[key] = os.path.join(folder, key)
-        path = entry[key].strip()
-        read(path if path.startswith("/boot") else "/boot" + path, files[key])
-    return files["linux"], files["initrd"], entry["options"].strip()
-
-
 def fresh(image, folder):
     path = os.path.join(folder, "disk.raw")
-    subprocess.run(["cp", "--sparse=always", image, path], check=True)
-    os.chmod(path, 0o600)
+    images.copy(image, path)
     return path
 
 
@@ -109,7 +89,7 @@ def qemu(args, folder, kernel, initrd, options):
 
 
 def boot(args, folder):
-    files = boot_files(args.image, folder)
+    files = images.boot_files(args.image, folder)
     seconds = {"ftd": [], "qemu": []}
     memory = []
     for number in range(args.rounds):

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 
+import images
 import outside
 
 TINY_MIB = 16
@@ -19,10 +20,27 @@ DEBIAN_MIB = 512
 HISTORY = 512
 GUEST = ("10.77.2.100", 6379)
 BOOT_SECONDS_MAX = 300
+# Perl compiles each of its modules: processes, files read, files written.
+COMPILE = """#!/bin/sh
+n=0
+for module in /usr/lib/x86_64-linux-gnu/perl-base/*.pm /usr/lib/x86_64-linux-gnu/perl-base/*/*.pm; do
+    perl -c "$module" > /var/tmp/object.$n 2>&1
+    n=$((n + 1))
+done
+cat /var/tmp/object.* > /var/tmp/linked
+sync
+echo "compile: done $n" > /dev/console
+"""
+UNIT = """[Unit]
+After=redis-server.service
+[Service]
+Type=oneshot
+ExecStart=/compile.sh
+"""
 
 
 def say(text):
-    print(text, file=sys.stderr, flush=True)
+    print(time.strftime("%T"), text, file=sys.stderr, flush=True)
 
 
 def start(args, *words):
@@ -35,14 +53,14 @@ def start(args, *words):
 
 
 def finish(args, process, ram_mib):
-    """Waits until ftd's guest has ended: (its report, (hash of RAM, registers), RAM)."""
+    """Waits until ftd's guest has ended: (its report, (registers, RAM))."""
     seen = None
     if outside.wait_until_held(process, args.seconds_max):
         seen = outside.look(process.pid, ram_mib << 20)
         outside.go_on(process)
     out, _ = process.communicate(timeout=args.seconds_max)
     report = json.loads(out.splitlines()[-1]) if out.strip() else {"ok": False}
-    return report, seen[:2] if seen else None, seen[2] if seen else None
+    return report, seen
 
 
 def skid(args):
@@ -75,10 +93,11 @@ def storm(args, folder):
     log = os.path.join(folder, "log")
     words = ["--kernel", kernel, "--cmdline", f"ticks={args.ticks} period={args.period}"]
     words += ["--memory", str(TINY_MIB), "--clock", args.clock, "--console", "none", "--log", log]
-    recorded, first, ram = finish(args, start(args, "record", *words), TINY_MIB)
-    replayed, second, other = finish(args, start(args, "replay", "--log", log, *skid(args)), TINY_MIB)
+    recorded, first = finish(args, start(args, "record", *words), TINY_MIB)
+    replayed, second = finish(args, start(args, "replay", "--log", log, *skid(args)), TINY_MIB)
     elsewhere = args.ticks
-    if ram and other:
+    if first and second:
+        ram, other = first[1], second[1]
 
         def history(image):
             return struct.unpack_from(f"<{HISTORY}Q", image, symbols["history"])
@@ -134,9 +153,9 @@ def over(args, folder):
         for process in (primary, backup):
             process.kill()
             process.wait()
-    (_, first, ram), (_, second, other) = seen
+    (first, ram), (second, other) = seen
     different = [hex(at) for at in range(0, len(ram), 8) if ram[at : at + 8] != other[at : at + 8]]
-    histories = [struct.unpack_from(f"<{HISTORY}Q", ram, symbols["history"]) for _, _, ram in seen]
+    histories = [struct.unpack_from(f"<{HISTORY}Q", ram, symbols["history"]) for _, ram in seen]
     return {
         "storm": args.name,
         "interrupts": status["landings"],
@@ -174,23 +193,39 @@ def requests(count):
     raise TimeoutError("the guest's Redis does not answer")
 
 
+def wait_for(console, text, process):
+    """Waits until the guest has said `text`: the line."""
+    began = time.monotonic()
+    while time.monotonic() - began < BOOT_SECONDS_MAX and process.poll() is None:
+        with open(console, encoding="utf-8", errors="replace") as said:
+            found = [line.strip() for line in said if text in line]
+        if found:
+            return found[0]
+        time.sleep(0.5)
+    raise TimeoutError(f"the guest does not say {text!r}")
+
+
 def boot(args, folder):
-    """A Debian guest, from power-on through requests to its Redis."""
+    """A Debian guest, from power-on through requests to its Redis beside a load like a compiler's."""
     disk, log = os.path.join(folder, "disk.raw"), os.path.join(folder, "log")
-    subprocess.run(["cp", "--sparse=always", args.image, disk], check=True)
-    os.chmod(disk, 0o600)
+    console = os.path.join(folder, "console")
+    images.copy(args.image, disk)
+    images.put(disk, COMPILE, "compile.sh", 0o755)
+    images.put(disk, UNIT, "etc/systemd/system/compile.service")
+    images.link(disk, "etc/systemd/system/multi-user.target.wants/compile.service", "../compile.service")
     words = ["--image", disk, "--memory", str(DEBIAN_MIB), "--bridge", "br0", "--clock", args.clock]
-    process = start(args, "record", *words, "--console", "none", "--log", log)
+    process = start(args, "record", *words, "--console", f"file:{console}", "--log", log)
     try:
         answered = requests(args.requests)
+        compiled = wait_for(console, "compile: done", process)
         process.send_signal(signal.SIGTERM)
-        recorded, first, _ = finish(args, process, DEBIAN_MIB)
+        recorded, first = finish(args, process, DEBIAN_MIB)
     finally:
         process.kill()
     os.remove(disk)
-    replayed, second, _ = finish(args, start(args, "replay", "--log", log, *skid(args)), DEBIAN_MIB)
+    replayed, second = finish(args, start(args, "replay", "--log", log, *skid(args)), DEBIAN_MIB)
     result = compare(recorded, first, replayed, second)
-    return {"boot": args.name, "requests": args.requests, "answer_seconds": answered} | result
+    return {"boot": args.name, "requests": args.requests, "answer_seconds": answered, "compiled": compiled} | result
 
 
 def main():

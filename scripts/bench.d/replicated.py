@@ -18,9 +18,13 @@ import sys
 import tempfile
 import time
 
+import images
+import lag
+
 RAM_MIB = 512
 SHARED_BYTES = 64 << 20
 SECONDS_MAX = 3000
+LONG = 3
 CONTROL = "/run/ftd-bench"
 CMDLINE = "root=/dev/vda1 rw quiet console=ttyS0 cryptomgr.notests randomize_kstack_offset=off init=/load.sh"
 # Runs as the guest's first process.
@@ -83,7 +87,7 @@ with open(out, "w", buffering=1) as samples:
 
 
 def say(text):
-    print(text, file=sys.stderr, flush=True)
+    print(time.strftime("%T"), text, file=sys.stderr, flush=True)
 
 
 class Hosts:
@@ -91,7 +95,7 @@ class Hosts:
 
     def __init__(self, args, folder):
         self.command = [args.testbed, "--name", f"replicated-{os.getpid()}"]
-        disks = [os.path.join(folder, name) for name in ("guest.img", "shared.img")]
+        disks = [os.path.join(folder, name) for name in ("guest.img", "other.img", "shared.img")]
         shares = [folder, os.path.dirname(args.ftd)]
         self.up = ["up", "--hosts", "2", "--pmu", "--memory", "2048"]
         self.up += [word for disk in disks for word in ("--disk", disk)]
@@ -108,114 +112,103 @@ class Hosts:
         return subprocess.Popen([*self.command, "exec", host, "--", *words], **more)
 
 
-def prepare(args, folder):
-    """The disks: the guest's, with the load on it, and the arbiter's."""
-    image, shared, script = (os.path.join(folder, n) for n in ("guest.img", "shared.img", "load.sh"))
-    subprocess.run(["cp", "--sparse=always", args.image, image], check=True)
-    os.chmod(image, 0o600)
-    with open(script, "w", encoding="utf-8") as file:
-        file.write(LOAD.format(compute=args.compute, fork=args.fork, idle=args.idle))
-    os.chmod(script, 0o755)
-    dump = subprocess.run(["sfdisk", "--json", image], capture_output=True, text=True, check=True)
-    start = json.loads(dump.stdout)["partitiontable"]["partitions"][0]["start"] * 512
-    write = ["debugfs", "-w", "-R", f"write {script} load.sh", f"{image}?offset={start}"]
-    subprocess.run(write, check=True, capture_output=True)
+def prepare(args, folder, scale):
+    """Disks in `folder`: guests' with the loads on them, and the arbiter's."""
+    text = LOAD.format(compute=args.compute * scale, fork=args.fork * scale, idle=args.idle * scale)
+    for name in ("guest.img", "other.img"):
+        image = os.path.join(folder, name)
+        images.copy(args.image, image)
+        images.put(image, text, "load.sh", 0o755)
+    shared = os.path.join(folder, "shared.img")
     with open(shared, "wb") as file:
         file.truncate(SHARED_BYTES)
     subprocess.run([args.ftd, "format-shared", "--force", shared], check=True, stdout=sys.stderr)
 
 
-def daemon(args, folder, replicated):
-    """Command lines: of the one that runs the guest, and of its backup."""
-    console = os.path.join(folder, "console")
-    guest = ["--image", "/dev/vda", "--memory", str(RAM_MIB), "--bridge", "br0"]
-    boot = ["--cmdline", CMDLINE, "--console", f"file:{console}"]
-    if not replicated:
-        return [args.ftd, "run", *guest, *boot, "--control", CONTROL], None
-    pair = ["--shared", "/dev/vdb", "--clock", args.clock, "--detect-ms", "10000"]
-    pair += ["--control", CONTROL, *args.option]
-    return (
-        [args.ftd, "primary", *guest, *boot, *pair, "--listen", "10.77.1.1:7700", "--slot", "0", "--wait-backup"],
-        [args.ftd, "backup", *guest, *pair, "--log-from", "10.77.1.1:7700", "--slot", "1", "--console", "none"],
-    )
+def qemu(args, folder, disk, console):
+    kernel, initrd, _ = images.boot_files(args.image, folder)
+    machine = ["/usr/bin/qemu-system-x86_64", "-accel", "kvm", "-cpu", "max", "-m", str(RAM_MIB), "-smp", "1"]
+    machine += ["-nodefaults", "-display", "none", "-no-reboot", "-serial", f"file:{console}"]
+    machine += ["-kernel", kernel, "-initrd", initrd, "-append", CMDLINE]
+    return [*machine, "-drive", f"file={disk},format=raw,if=virtio,cache=none"]
 
 
-def run(args, replicated):
-    """One boot with all loads: (nanoseconds of each, samples of each side's status)."""
+def guest(disk, console):
+    words = ["--image", disk, "--memory", str(RAM_MIB), "--bridge", "br0", "--control", CONTROL]
+    return words + ["--console", console] + (["--cmdline", CMDLINE] if console != "none" else [])
+
+
+def loads_of(console):
+    """Nanoseconds of each load, once the guest has ended all; else None."""
+    if not os.path.exists(console):
+        return None
+    with open(console, encoding="utf-8", errors="replace") as file:
+        said = file.read()
+    took = {name: int(ns) for name, ns in re.findall(r"load: (\w+) took (\d+)", said)}
+    return took if set(took) == {"compute", "fork"} and "load: done" in said else None
+
+
+def finish(processes, guests, logs):
+    """Waits until the guests have powered off; ends the rest, and passes on what must not go unseen."""
+    began = time.monotonic()
+    while any(p.poll() is None for p in processes[:guests]) and time.monotonic() - began < SECONDS_MAX:
+        time.sleep(1)
+    for process in processes[guests:] + processes[:guests]:
+        process.terminate()
+    for log in logs:
+        log.seek(0)
+        for line in log:
+            if "DIVERGENCE" in line:
+                say(line.strip())
+
+
+def singles(args):
+    """The loads in QEMU and in ftd without a backup, beside each other: each host has a clock that follows its own
+    instructions only. Nanoseconds of each load by who ran it."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
-        prepare(args, folder)
-        live, backup = daemon(args, folder, replicated)
-        samples = {side: os.path.join(folder, f"{side}.samples") for side in ("live", "backup")}
-        console = os.path.join(folder, "console")
-        with Hosts(args, folder) as hosts:
-            sampling = [sys.executable, "-c", SAMPLER, CONTROL, console]
-            logs = [open(os.path.join(folder, name), "w+", encoding="utf-8") for name in ("live", "backup")]
-            processes = [hosts.on("host1", *live, stderr=logs[0], stdout=subprocess.DEVNULL)]
-            if backup:
-                processes.append(hosts.on("host2", *backup, stderr=logs[1], stdout=subprocess.DEVNULL))
-                processes.append(hosts.on("host2", *sampling, samples["backup"]))
-            processes.append(hosts.on("host1", *sampling, samples["live"]))
-            began = time.monotonic()
-            while processes[0].poll() is None and time.monotonic() - began < SECONDS_MAX:
-                time.sleep(1)
-            for process in processes[1:] + processes[:1]:
-                process.terminate()
-        if os.path.exists(console):
-            with open(console, encoding="utf-8", errors="replace") as file:
-                said = file.read()
-        else:
-            said = ""
-        for log in logs:
-            log.seek(0)
-            for line in log:
-                if "DIVERGENCE" in line:
-                    say(line.strip())
-        took = {name: int(ns) for name, ns in re.findall(r"load: (\w+) took (\d+)", said)}
-        if set(took) != {"compute", "fork"} or "load: done" not in said:
-            for log in logs:
+        prepare(args, folder, 1)
+        console = {name: os.path.join(folder, name) for name in ("qemu", "alone")}
+        with Hosts(args, folder) as hosts, open(os.path.join(folder, "log"), "w+", encoding="utf-8") as log:
+            ftd = [args.ftd, "run", *guest("/dev/vdb", f"file:{console['alone']}")]
+            words = {"host1": qemu(args, folder, "/dev/vda", console["qemu"]), "host2": ftd}
+            running = [hosts.on(host, *w, stdout=subprocess.DEVNULL, stderr=log) for host, w in words.items()]
+            finish(running, 2, [log])
+            took = {name: loads_of(path) for name, path in console.items()}
+            if not all(took.values()):
                 log.seek(0)
-                say(log.read()[-2000:])
-            sys.exit(f"the guest did not end its loads: {said[-500:]!r}")
+                sys.exit(f"a guest did not end its loads: {took}\n{log.read()[-2000:]}")
+        return took
+
+
+def replicated(args, clock, options, scale=1):
+    """One boot with all loads: (nanoseconds of each load, samples of each side's status)."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        prepare(args, folder, scale)
+        paths = {name: os.path.join(folder, name) for name in ("console", "live", "backup", "log1", "log2")}
+        pair = ["--shared", "/dev/vdc", "--clock", clock, "--detect-ms", "10000", *options]
+        primary = [args.ftd, "primary", *guest("/dev/vda", f"file:{paths['console']}"), *pair]
+        primary += ["--listen", "10.77.1.1:7700", "--slot", "0", "--wait-backup"]
+        backup = [args.ftd, "backup", *guest("/dev/vda", "none"), *pair]
+        backup += ["--log-from", "10.77.1.1:7700", "--slot", "1"]
+        with Hosts(args, folder) as hosts:
+            sampling = [sys.executable, "-c", SAMPLER, CONTROL, paths["console"]]
+            logs = [open(paths[name], "w+", encoding="utf-8") for name in ("log1", "log2")]
+            running = [
+                hosts.on("host1", *primary, stderr=logs[0], stdout=subprocess.DEVNULL),
+                hosts.on("host2", *backup, stderr=logs[1], stdout=subprocess.DEVNULL),
+                hosts.on("host1", *sampling, paths["live"]),
+                hosts.on("host2", *sampling, paths["backup"]),
+            ]
+            finish(running, 1, logs)
+        took = loads_of(paths["console"])
+        if not took:
+            said = [open(paths[name], encoding="utf-8").read()[-2000:] for name in ("log1", "log2")]
+            sys.exit(f"the guest did not end its loads\n{said[0]}\n{said[1]}")
         seen = {}
-        for side, path in samples.items():
-            lines = open(path, encoding="utf-8").readlines() if os.path.exists(path) else []
+        for side in ("live", "backup"):
+            lines = open(paths[side], encoding="utf-8").readlines() if os.path.exists(paths[side]) else []
             seen[side] = [json.loads(line) for line in lines if line.endswith("\n")]
         return took, seen
-
-
-def slope(points):
-    """Least squares: by how much y grows for each x."""
-    if len(points) < 3:
-        return 0.0
-    xs, ys = zip(*points)
-    mean_x, mean_y = statistics.mean(xs), statistics.mean(ys)
-    spread = sum((x - mean_x) ** 2 for x in xs)
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else 0.0
-
-
-def bytes_per_entry(samples):
-    """Of the log between the first sample and the last."""
-    if len(samples) < 2:
-        return None
-    entries = samples[-1]["log_entries"] - samples[0]["log_entries"]
-    return (samples[-1]["log_bytes"] - samples[0]["log_bytes"]) / entries if entries else None
-
-
-def lag(samples, load):
-    """How far the backup was behind while `load` ran."""
-    points = [(s["at"], s["lag_ms"]) for s in samples if s["load"] == load and s.get("lag_ms") is not None]
-    if not points:
-        return None
-    values = sorted(value for _, value in points)
-    return {
-        "median_ms": statistics.median(values),
-        "p99_ms": values[min(len(values) - 1, int(len(values) * 0.99))],
-        # A tenth of what it would be if the backup stood still.
-        "grows": slope(points) > 100,
-        "slope_ms_per_s": slope(points),
-        "seconds": points[-1][0] - points[0][0],
-        "samples": len(points),
-    }
 
 
 def main():
@@ -224,33 +217,33 @@ def main():
     parser.add_argument("--ftd", required=True)
     parser.add_argument("--image", required=True)
     parser.add_argument("--clock", action="append", default=None)
+    parser.add_argument("--long", help=f"the clock whose lag is measured under loads {LONG} times as long")
     parser.add_argument("--option", action="append", default=[], help="for primary and backup, with its value after =")
     parser.add_argument("--compute", type=int, default=3_000_000)
     parser.add_argument("--fork", type=int, default=300)
     parser.add_argument("--idle", type=int, default=20)
     args = parser.parse_args()
-    clocks = args.clock or ["pmu"]
-    alone, _ = run(args, False)
-    say(f"without a backup: {({name: round(ns / 1e9, 3) for name, ns in alone.items()})} s")
-    options = args.option
-    for clock in clocks:
-        args.clock = clock
-        args.option = [*options, "--lag-ms=60000"]
-        took, samples = run(args, True)
-        args.option = options
-        paced, samples_paced = run(args, True)
+    single = singles(args)
+    alone = single["alone"]
+    for how, took in single.items():
+        say(f"{how}: {({name: round(ns / 1e9, 3) for name, ns in took.items()})} s")
+    for clock in args.clock or ["pmu"]:
+        took, samples = replicated(args, clock, [*args.option, "--lag-ms=60000"])
+        scale = LONG if clock == args.long else 1
+        paced, samples_paced = replicated(args, clock, args.option, scale)
         live, backup = samples["live"], samples_paced["backup"]
         idle = [s["log_mbit_s"] for s in live if s["load"] == "idle" and s.get("log_mbit_s") is not None]
         last = live[-1] if live else {}
         result = {
             "replicated": clock,
             "ratio": {name: alone[name] / took[name] for name in took},
-            "ratio_paced": {name: alone[name] / paced[name] for name in paced},
+            "ratio_qemu": {name: single["qemu"][name] / took[name] for name in took},
+            "ratio_paced": {name: alone[name] * scale / paced[name] for name in paced},
             "seconds": {name: took[name] / 1e9 for name in took},
-            "lag": {load: lag(backup, load) for load in ("compute", "fork", "idle")},
+            "lag": {load: lag.of(backup, load) for load in ("compute", "fork", "idle")},
             # The window of the rate is five seconds: the first samples still hold the load before.
             "idle_log_mbit_s": statistics.median(idle[len(idle) // 2 :]) if idle else None,
-            "idle_bytes_per_entry": bytes_per_entry([s for s in live if s["load"] == "idle"]),
+            "idle_bytes_per_entry": lag.bytes_per_entry([s for s in live if s["load"] == "idle"]),
             "snapshots": last.get("snapshots"),
             "landings": last.get("landings"),
             "divergences": sum(side["live"][-1].get("divergences") or 0 for side in (samples, samples_paced)),
