@@ -218,6 +218,7 @@ def main():
     parser.add_argument("--image", required=True)
     parser.add_argument("--clock", action="append", default=None)
     parser.add_argument("--long", help=f"the clock whose lag is measured under loads {LONG} times as long")
+    parser.add_argument("--unpaced", action="store_true", help="leave out the run in which the guest waits")
     parser.add_argument("--option", action="append", default=[], help="for primary and backup, with its value after =")
     parser.add_argument("--compute", type=int, default=3_000_000)
     parser.add_argument("--fork", type=int, default=300)
@@ -230,7 +231,9 @@ def main():
     for clock in args.clock or ["pmu"]:
         took, samples = replicated(args, clock, [*args.option, "--lag-ms=60000"])
         scale = LONG if clock == args.long else 1
-        paced, samples_paced = replicated(args, clock, args.option, scale)
+        paced, samples_paced = took, samples
+        if not args.unpaced:
+            paced, samples_paced = replicated(args, clock, args.option, scale)
         live, backup = samples["live"], samples_paced["backup"]
         idle = [s["log_mbit_s"] for s in live if s["load"] == "idle" and s.get("log_mbit_s") is not None]
         last = live[-1] if live else {}
@@ -238,7 +241,7 @@ def main():
             "replicated": clock,
             "ratio": {name: alone[name] / took[name] for name in took},
             "ratio_qemu": {name: single["qemu"][name] / took[name] for name in took},
-            "ratio_paced": {name: alone[name] * scale / paced[name] for name in paced},
+            "ratio_paced": {name: None if args.unpaced else alone[name] * scale / paced[name] for name in paced},
             "seconds": {name: took[name] / 1e9 for name in took},
             "lag": {load: lag.of(backup, load) for load in ("compute", "fork", "idle")},
             # The window of the rate is five seconds: the first samples still hold the load before.
