@@ -113,6 +113,7 @@ pub fn run(
             first: 1,
             // The others are zeros, as they are in a guest that a replay starts from.
             pages: guest.dirty_ram().touched(),
+            disks: None,
         });
     }
     let started = Instant::now();

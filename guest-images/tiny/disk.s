@@ -1,5 +1,6 @@
 # Overwrites the start of the virtio disk with a pattern, flushes, reads it back and compares.
-# Option: count=N blocks of 4 KiB (default 16), as many as the disk holds at most.
+# Options: count=N blocks of 4 KiB (default 16), as many as the disk holds at most; rounds=N times (default 1),
+# each with another pattern.
 
 .include "start.inc"
 .include "virtio.inc"
@@ -38,8 +39,13 @@ main:
         jbe 1f
         mov %rax, %rbp
 
+1:      mov $word_rounds, %edi
+        mov $1, %esi
+        call number
+        mov %rax, rounds
+
         # R12: block, R13: checksum of what was read.
-1:      xor %r12d, %r12d
+again:  xor %r12d, %r12d
         xor %r13d, %r13d
 2:      cmp %rbp, %r12
         jae 3f
@@ -74,7 +80,11 @@ main:
         jb 5b
         inc %r12
         jmp 4b
-7:      mov $text_ok, %edi
+7:      incq round
+        mov round, %rax
+        cmp rounds, %rax
+        jb again
+        mov $text_ok, %edi
 report: call print
         mov %r12, %rdi
         call print_decimal
@@ -100,9 +110,11 @@ failed_compare:
         mov $text_compare, %edi
         jmp report
 
-# pattern(buffer): block R12's contents.
+# pattern(buffer): block R12's contents in this round.
 pattern:
-        lea 1(%r12), %rax
+        mov round, %rax
+        shl $32, %rax
+        lea 1(%rax,%r12), %rax
         mov $0x9e3779b97f4a7c15, %rdx
         mov $BLOCK_BYTES / 8, %ecx
 1:      rol $13, %rax
@@ -167,6 +179,7 @@ finish: movb $0xff, status
 
 .data
 word_count: .asciz "count="
+word_rounds: .asciz "rounds="
 text_none: .asciz "disk: FAIL, no virtio disk\n"
 text_ok: .asciz "disk: ok blocks="
 text_write: .asciz "disk: FAIL, write, block="
@@ -182,4 +195,6 @@ block:  .skip BLOCK_BYTES
 expected: .skip BLOCK_BYTES
 header: .skip 16
 capacity: .skip 8
+round:  .skip 8
+rounds: .skip 8
 status: .skip 8

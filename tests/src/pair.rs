@@ -134,6 +134,13 @@ impl Pair {
         self.side(level, name, &arguments)
     }
 
+    /// The same, of a primary elsewhere.
+    pub fn backup_of(&self, name: &str, address: &str, more: &[&str]) -> Side {
+        let mut arguments = vec!["backup", "--log-from", address];
+        arguments.extend(more);
+        self.side("warn", name, &arguments)
+    }
+
     fn side(&self, level: &str, name: &str, arguments: &[&str]) -> Side {
         let at = |name: &str| self.directory.path().join(name);
         let (console, events) = (

@@ -29,7 +29,10 @@ pub struct Options {
 
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
-    let shell = Shell::open(&options.guest, DisksAre::SharedLater)?;
+    let shell = Shell::open(
+        &options.guest,
+        options.pair.disks_are(DisksAre::SharedLater),
+    )?;
     let seat = Seat::take(&options.pair)?;
     let joins = Joins {
         listen: options.listen,

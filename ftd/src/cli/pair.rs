@@ -53,6 +53,10 @@ pub fn run(options: &Options) -> Result<()> {
     };
     match seat.wait_until_vacant(&options.pair, known) {
         Ok(generation) => {
+            if let Err(stale) = seat.need_newest_disk(&options.pair, &options.guest, generation) {
+                tracing::warn!("waiting for another host to start the guest: {stale:#}");
+                return as_backup(options, seat, None, false);
+            }
             tracing::info!("nobody has the guest: starting as primary");
             as_primary(options, seat, generation)
         }
@@ -62,13 +66,13 @@ pub fn run(options: &Options) -> Result<()> {
             listen,
         }) => {
             tracing::info!("the guest runs on {host} (generation {generation}): joining as backup");
-            as_backup(options, seat, Some(&listen))
+            as_backup(options, seat, Some(&listen), true)
         }
         Err(Occupied::Passed { generation }) => {
             tracing::info!(
                 "the guest was just taken over (generation {generation}): joining as backup"
             );
-            as_backup(options, seat, None)
+            as_backup(options, seat, None, true)
         }
         Err(unknown) => Err(unknown.into()),
     }
@@ -76,7 +80,7 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// The arbiter has the last word: should another host have been faster, it says so to this one's bid.
 fn as_primary(options: &Options, seat: Seat, generation: u64) -> Result<()> {
-    let shell = Shell::open(&options.guest, DisksAre::Shared)?;
+    let shell = Shell::open(&options.guest, options.pair.disks_are(DisksAre::Shared))?;
     let (guest, _) = shell.boot_to_replay(&options.guest)?;
     let joins = Joins {
         listen: Some(options.listen),
@@ -87,12 +91,16 @@ fn as_primary(options: &Options, seat: Seat, generation: u64) -> Result<()> {
     Pair::open(shell, Some(guest), &options.guest, pair)?.run()
 }
 
-fn as_backup(options: &Options, seat: Seat, at: Option<&str>) -> Result<()> {
-    let shell = Shell::open(&options.guest, DisksAre::SharedLater)?;
+/// `look_again`: whether this host may start the guest itself one day, should nobody have it.
+fn as_backup(options: &Options, seat: Seat, at: Option<&str>, look_again: bool) -> Result<()> {
+    let shell = Shell::open(
+        &options.guest,
+        options.pair.disks_are(DisksAre::SharedLater),
+    )?;
     let joins = Joins {
         listen: Some(options.listen),
         log_from: candidates(at, &options.peer),
-        look_again: true,
+        look_again,
         ..Joins::default()
     };
     let pair = seat.settle(&options.pair, &options.guest, &shell, Start::Backup, joins)?;

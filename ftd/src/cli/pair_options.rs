@@ -8,7 +8,7 @@ use replay::protocol::{Commit, DiskFacts, Facts};
 
 use super::control::ControlArgs;
 use crate::arbiter::HostSlot;
-use crate::setup::Shell;
+use crate::setup::{DisksAre, Shell};
 
 /// Options of one side of a pair.
 #[derive(Debug, Clone, Args)]
@@ -49,6 +49,17 @@ pub struct PairArgs {
     #[arg(long, value_name = "MS", default_value_t = 10_000,
           value_parser = clap::value_parser!(u32).range(100..=3_600_000))]
     pub give_up_ms: u32,
+    /// Each host has a disk of its own, kept equal over the logging channel. Without it both hosts open the very
+    /// same disk. The same on both hosts.
+    #[arg(long, requires = "image")]
+    pub own_disks: bool,
+    /// Where it is noted whose guest wrote to the own disk last [default: the image's name and .label].
+    #[arg(long, value_name = "FILE", requires = "own_disks")]
+    pub disk_label: Option<PathBuf>,
+    /// Start the guest from this host's own disk though another host's may be newer: what was written there
+    /// since is lost.
+    #[arg(long, requires = "own_disks")]
+    pub newest_disk: bool,
     /// Append events to this file, one JSON object a line.
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
@@ -57,6 +68,14 @@ pub struct PairArgs {
 }
 
 impl PairArgs {
+    /// How the disks are to be opened where they would be `shared` ones otherwise.
+    pub(super) fn disks_are(&self, shared: DisksAre) -> DisksAre {
+        match self.own_disks {
+            true => DisksAre::Own,
+            false => shared,
+        }
+    }
+
     /// A directory needs none. On a device two hosts in one slot would break the test-and-set, and a
     /// host changes sides: so there is no default.
     pub(super) fn host_slot(&self) -> Result<HostSlot> {
@@ -77,17 +96,18 @@ impl PairArgs {
 }
 
 /// What must be the same on both hosts.
-pub(super) fn facts(vm: &str, shell: &Shell) -> Result<Facts> {
+pub(super) fn facts(vm: &str, shell: &Shell, own_disks: bool) -> Result<Facts> {
     let mut config = shell.config.clone();
     // The guest's idea of the time at its start travels with its state.
     config.boot_unix_seconds = 0;
     let image_id = match shell.disks.first() {
-        Some(disk) => disk
+        // What is on them is made equal.
+        Some(disk) if !own_disks => disk
             .identity()
             .with_context(|| format!("cannot read {}", disk.path().display()))?
             .table
             .to_vec(),
-        None => Vec::new(),
+        _ => Vec::new(),
     };
     Ok(Facts {
         vm_id: vm.to_owned(),
@@ -100,7 +120,7 @@ pub(super) fn facts(vm: &str, shell: &Shell) -> Result<Facts> {
             .iter()
             .map(|disk| DiskFacts {
                 capacity_bytes: disk.capacity_bytes(),
-                shared: true,
+                shared: !own_disks,
             })
             .collect(),
         image_id,

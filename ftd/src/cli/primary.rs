@@ -31,12 +31,13 @@ pub struct Options {
 
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
-    let shell = Shell::open(&options.guest, DisksAre::Shared)?;
+    let shell = Shell::open(&options.guest, options.pair.disks_are(DisksAre::Shared))?;
     // The guest first: a primary with nothing to run must not have asked the arbiter for anything.
     let (guest, _) = shell.boot_to_replay(&options.guest)?;
     let mut seat = Seat::take(&options.pair)?;
     let known = Report::of("primary", &shell);
     let generation = seat.wait_until_vacant(&options.pair, known)?;
+    seat.need_newest_disk(&options.pair, &options.guest, generation)?;
     let joins = Joins {
         listen: Some(options.listen),
         wait_for_backup: options.wait_backup,

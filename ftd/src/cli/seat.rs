@@ -3,15 +3,16 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use replay::protocol::{Config, Start};
 
 use super::GuestOptions;
 use super::pair_options::{PairArgs, facts};
 use crate::arbiter::vacancy::{self, Occupied};
-use crate::arbiter::{self, Arbiter};
+use crate::arbiter::{self, Arbiter, Verdict};
 use crate::control::{Control, Report};
 use crate::daemon::pair::PairOptions;
+use crate::host::disk::Label;
 use crate::host::entropy;
 use crate::host::service::Service;
 use crate::run::live::LiveOptions;
@@ -20,6 +21,8 @@ use crate::setup::Shell;
 /// The place: the arbiter is open, and so is the control socket.
 pub struct Seat {
     host: String,
+    /// This process, as the arbiter knows it.
+    bidder: String,
     arbiter: Box<dyn Arbiter>,
     control: Option<Control>,
 }
@@ -53,6 +56,7 @@ impl Seat {
         let arbiter = arbiter::open(&args.shared, &args.vm, &bidder, slot)?;
         Ok(Seat {
             host,
+            bidder,
             arbiter,
             control,
         })
@@ -91,6 +95,45 @@ impl Seat {
         })
     }
 
+    /// Where each host has its own disk: makes sure that this one's is the newest, and that it will be known as
+    /// such if this host wins.
+    ///
+    /// # Errors
+    /// It isn't, or what is noted of it can't be read or written.
+    pub fn need_newest_disk(
+        &mut self,
+        args: &PairArgs,
+        guest: &GuestOptions,
+        generation: u64,
+    ) -> Result<()> {
+        let Some(label) = self.label(args, guest) else {
+            return Ok(());
+        };
+        let path = label.path().display().to_string();
+        if generation > 0 && !args.newest_disk {
+            // Decided already, so this is a question and no bid.
+            if let Verdict::Lost { winner } = self.arbiter.test_and_set(generation)? {
+                let newest = label
+                    .is_of(&winner)
+                    .with_context(|| format!("cannot read {path}"))?;
+                if !newest {
+                    bail!(
+                        "the guest wrote last to the disk of {winner}, by {path} not to this one: start \
+                         ftd there. If that disk is lost for good, give --newest-disk here, once"
+                    );
+                }
+            }
+        }
+        label
+            .may_win()
+            .with_context(|| format!("cannot write {path}"))
+    }
+
+    fn label(&self, args: &PairArgs, guest: &GuestOptions) -> Option<Label> {
+        let image = guest.image.as_deref().filter(|_| args.own_disks)?;
+        Some(Label::new(image, args.disk_label.as_deref(), &self.bidder))
+    }
+
     /// Puts together what the daemon is told.
     ///
     /// # Errors
@@ -103,14 +146,16 @@ impl Seat {
         start: Start,
         joins: Joins,
     ) -> Result<PairOptions> {
-        let mut core = Config::new(start, &self.host, facts(&args.vm, shell)?);
+        let mut core = Config::new(start, &self.host, facts(&args.vm, shell, args.own_disks)?);
         core.detect_ms = args.detect_ms;
         core.heartbeat_ms = args.heartbeat_ms;
         core.commit = args.commit;
         core.lag_ms_max = args.lag_ms;
         core.give_up_ms = args.give_up_ms;
+        let label = self.label(args, guest);
         Ok(PairOptions {
             core,
+            own_disks: label,
             listen: joins.listen,
             log_from: joins.log_from,
             look_again: joins.look_again,

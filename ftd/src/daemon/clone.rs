@@ -3,6 +3,9 @@
 //! it is stopped. A joiner that kept the RAM of an earlier copy says what it has, and is sent only what
 //! differs.
 //!
+//! Disks that each host has for itself are copied in the same way, as pages behind those of RAM
+//! ([`copied`]).
+//!
 //! * [`comparing`]: the first round, which compares.
 //! * [`telling`]: the joiner's side of that.
 //!
@@ -11,6 +14,7 @@
 //! to spare nothing slows the clone.
 
 mod comparing;
+pub mod copied;
 pub mod telling;
 
 use std::sync::Arc;
@@ -23,10 +27,11 @@ use devices::layout::PAGE_BYTES;
 use replay::frame::encode;
 use replay::protocol::{Message, PageHashes};
 use replay::{Epoch, Page};
-use vmm::kvm::DirtyRam;
-use vmm::memory::{PageSet, ram_bytes, read_page};
+use vmm::memory::PageSet;
 
 use self::comparing::Comparing;
+use self::copied::Copied;
+use super::journal::chain;
 use super::links::writer::Sent;
 use crate::host::priority::be_nice;
 use crate::outside::outbox::{Outbox, Outgoing};
@@ -45,6 +50,8 @@ pub type SendFrame = Box<dyn FnMut(&[u8]) -> Sent + Send>;
 enum CloneError {
     #[error(transparent)]
     Vmm(#[from] vmm::VmmError),
+    #[error("cannot read the guest's disk")]
+    Disk(#[from] std::io::Error),
     #[error("the joiner did not say within {} s what RAM it has", .0.as_secs())]
     SaysNothing(Duration),
 }
@@ -77,7 +84,7 @@ impl Cloning {
     /// # Errors
     /// The host has no thread left.
     pub fn start(
-        ram: DirtyRam,
+        copied: Copied,
         first: Epoch,
         theirs: Receiver<PageHashes>,
         send: SendFrame,
@@ -90,7 +97,7 @@ impl Cloning {
             .name("clone".to_owned())
             .spawn(move || {
                 let mut precopy = Precopy {
-                    ram: &ram,
+                    copied: &copied,
                     sender: Sender {
                         given_up: flag,
                         send,
@@ -100,14 +107,17 @@ impl Cloning {
                 match precopy.run(&theirs) {
                     Ok(Some(pages)) => {
                         let done = precopy.done;
-                        inbox.order(Order::BeginLog { first, pages });
+                        let disks = copied.disks;
+                        inbox.order(Order::BeginLog {
+                            first,
+                            pages,
+                            disks,
+                        });
                         Some(done)
                     }
                     Ok(None) => None,
                     Err(error) => {
-                        outbox.push(Outgoing::CloneFailed {
-                            why: error.to_string(),
-                        });
+                        outbox.push(Outgoing::CloneFailed { why: chain(&error) });
                         None
                     }
                 }
@@ -179,7 +189,7 @@ impl Sender {
 }
 
 struct Precopy<'a> {
-    ram: &'a DirtyRam,
+    copied: &'a Copied,
     sender: Sender,
     done: Precopied,
 }
@@ -188,12 +198,12 @@ impl Precopy<'_> {
     /// Sends RAM; what is left at the end is the answer (`None` if given up).
     fn run(&mut self, theirs: &Receiver<PageHashes>) -> Result<Option<PageSet>, CloneError> {
         let start = Instant::now();
-        let mut pages = PageSet::empty(ram_bytes(self.ram.memory()));
-        self.ram.log(true)?;
+        let mut pages = self.copied.no_pages();
+        self.copied.watch()?;
         // What was written up to here is compared in the first round. What is written from here on goes
         // with a later one, whatever came of comparing: so the log is cleared before any page is read.
-        self.ram.take_dirty(&mut pages)?;
-        let touched = self.ram.touched();
+        self.copied.take_dirty(&mut pages)?;
+        let touched = self.copied.touched();
         let mut number = 0;
         while let Some(round) = round(number) {
             if number > 0 && pages.len() <= round.few {
@@ -205,14 +215,14 @@ impl Precopy<'_> {
             }
             let sent = match number {
                 0 => Comparing::new(self, &touched).run(theirs)?,
-                _ => self.send_all(pages.iter()),
+                _ => self.send_all(pages.iter())?,
             };
             if !sent {
                 return Ok(None);
             }
             number += 1;
             pages.clear();
-            self.ram.take_dirty(&mut pages)?;
+            self.copied.take_dirty(&mut pages)?;
         }
         self.done.rounds = number;
         self.done.left = pages.len();
@@ -221,17 +231,17 @@ impl Precopy<'_> {
     }
 
     /// Sends these pages; `false` when given up.
-    fn send_all(&mut self, pages: impl Iterator<Item = u64>) -> bool {
+    fn send_all(&mut self, pages: impl Iterator<Item = u64>) -> Result<bool, CloneError> {
         let mut bytes = [0u8; PAGE_BYTES as usize];
         let mut message = Vec::with_capacity(PAGES_A_MESSAGE);
         for gfn in pages {
-            read_page(self.ram.memory(), gfn, &mut bytes);
+            self.copied.read(gfn, &mut bytes)?;
             message.push(Page::of(gfn, &bytes));
             if message.len() == PAGES_A_MESSAGE && !self.send_pages(&mut message) {
-                return false;
+                return Ok(false);
             }
         }
-        self.send_pages(&mut message)
+        Ok(self.send_pages(&mut message))
     }
 
     /// Sends what is in `pages`, and empties it; `false` when given up.

@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use devices::Effect;
+use devices::{DiskOp, DiskOutcome, DiskRequest, Effect};
 use replay::{EncodedEpoch, Epoch};
 use vmm::guest::Flip;
 
 use super::unreleased::Unreleased;
 use crate::host::announce::AddressLearner;
 use crate::outside::outbox::{CopySerial, Outbox, Outgoing};
+use crate::outside::own_disks::OwnDisks;
 use crate::run::RunError;
 use crate::run::kick::Kick;
 use crate::run::replaying::Source;
@@ -86,6 +87,10 @@ pub struct BackupSource {
     pub unreleased: Unreleased,
     /// The addresses it sent from.
     pub addresses: AddressLearner,
+    /// This host's disks, if they are its own.
+    own_disks: Option<OwnDisks>,
+    /// What the clone wrote to them is there for good.
+    durable: bool,
 }
 
 impl BackupSource {
@@ -95,6 +100,7 @@ impl BackupSource {
         outbox: Arc<Outbox>,
         copy: CopySerial,
         mac: [u8; 6],
+        own_disks: Option<OwnDisks>,
     ) -> BackupSource {
         BackupSource {
             queue,
@@ -102,6 +108,8 @@ impl BackupSource {
             copy,
             unreleased: Unreleased::default(),
             addresses: AddressLearner::new(mac),
+            own_disks,
+            durable: false,
         }
     }
 }
@@ -153,7 +161,45 @@ impl Source for BackupSource {
         if let Effect::NetTx { frame } = &effect {
             self.addresses.observe(frame);
         }
-        self.unreleased.made(epoch, effect);
+        match (&self.own_disks, effect) {
+            (Some(own), Effect::Disk(request)) => own.issue(request),
+            (_, effect) => self.unreleased.made(epoch, effect),
+        }
+    }
+
+    fn disk_done(&mut self, disk: u8, id: u64, outcome: &DiskOutcome) -> Result<(), RunError> {
+        let given_up = || self.queue.ending() == Some(Ending::Drop);
+        match &self.own_disks {
+            Some(own) => own.complete(disk, id, outcome, given_up),
+            None => Ok(()),
+        }
+    }
+
+    fn loaded(&mut self, outstanding: Vec<DiskRequest>) -> Result<(), RunError> {
+        let Some(own) = &self.own_disks else {
+            return Ok(());
+        };
+        // Once, what the clone wrote: the guest may have been told that some of it is safe.
+        if !std::mem::replace(&mut self.durable, true) {
+            own.make_durable()?;
+        }
+        for request in outstanding {
+            // What was read is in the log.
+            if !matches!(request.op, DiskOp::Read { .. }) {
+                own.issue(request);
+            }
+        }
+        Ok(())
+    }
+
+    fn disk_page(&mut self, page: u64, data: &[u8]) -> Result<(), RunError> {
+        match &self.own_disks {
+            Some(own) => own.pages().write(page, data).map_err(RunError::DiskPage),
+            None => {
+                let why = format!("page {page:#x} behind this RAM");
+                Err(vmm::VmmError::BadSnapshot(why).into())
+            }
+        }
     }
 
     fn abandoned(&self) -> bool {

@@ -12,6 +12,7 @@ use crate::host::clock::VirtualClock;
 use crate::host::disk::DiskWorker;
 use crate::host::entropy;
 use crate::outside::outbox::{CopySerial, Outbox, Outgoing, WentLive};
+use crate::outside::own_disks::OwnDisks;
 use crate::outside::sink::VcpuSink;
 use crate::run::RunError;
 use crate::run::gauges::Gauges;
@@ -61,11 +62,18 @@ pub fn start_following(
     guest: Guest,
     queue: Arc<EpochQueue>,
     mac: [u8; 6],
+    own_disks: Option<OwnDisks>,
     around: Surroundings,
 ) -> io::Result<GuestThread> {
     spawn(around.clone(), move || {
         let outbox = Arc::clone(&around.outbox);
-        let source = BackupSource::new(Arc::clone(&queue), outbox, around.copy, mac);
+        let source = BackupSource::new(
+            Arc::clone(&queue),
+            outbox,
+            around.copy,
+            mac,
+            own_disks.clone(),
+        );
         let replayed = match follow(guest, source) {
             Ok(replayed) => replayed,
             Err(error) if queue.ending() == Some(Ending::Drop) => {
@@ -78,6 +86,9 @@ pub fn start_following(
             return Ok(ThreadEnd::Dropped);
         }
         let guest = replayed.guest;
+        if let Some(own) = own_disks {
+            own.settle();
+        }
         // Requests whose completion was never logged: whether they were carried out nobody knows.
         let outstanding = guest.machine().outstanding();
         let reissued = outstanding.len();

@@ -58,8 +58,10 @@ use crate::arbiter::{Arbiter, Sign};
 use crate::cli::GuestOptions;
 use crate::control::Control;
 use crate::host::clock::monotonic_ns;
+use crate::host::disk::Label;
 use crate::outside::backends::Backends;
 use crate::outside::outbox::Outbox;
+use crate::outside::own_disks::OwnDisks;
 use crate::run::gauges::Gauges;
 use crate::run::inbox::Inbox;
 use crate::run::live::LiveOptions;
@@ -97,6 +99,8 @@ pub struct PairOptions {
     pub live: LiveOptions,
     /// The control socket, served by [`Pair::run`].
     pub control: Option<Control>,
+    /// Each host has its own disks; else both open the same.
+    pub own_disks: Option<Label>,
 }
 
 /// One side of a pair.
@@ -119,6 +123,9 @@ pub struct Pair {
     copies: Copies,
     ram: Option<vmm::kvm::DirtyRam>,
     leftover: Leftover,
+    /// This host's disks, if they are its own, and whose they are.
+    own_disks: Option<OwnDisks>,
+    label: Option<Label>,
     /// To be cloned to as soon as the shared storage knows of it.
     clone_waiting: Option<(PeerId, Receiver<PageHashes>)>,
     /// Where what that joiner has goes, or that to which a clone is under way.
@@ -195,6 +202,7 @@ impl Pair {
         let listen = options.listen.map(|address| address.to_string());
         let sign = Sign::new(&options.core.host, listen, options.core.detect_ms);
         let asker = Asker::start(options.arbiter, Arc::clone(&outbox))?;
+        let own_disks = options.own_disks.as_ref().map(|_| backends.own_disks());
         let kept = Kept::new(primary, &options.core.facts.vm_id, &shell);
         Ok(Pair {
             links: Links::new(FIRST_LINK),
@@ -208,6 +216,8 @@ impl Pair {
             ram: guest.as_ref().map(Guest::dirty_ram),
             copies: Copies::new(guest.map_or(Copy::None, |guest| Copy::Booted(Box::new(guest)))),
             leftover: Leftover::default(),
+            own_disks,
+            label: options.own_disks,
             clone_waiting: None,
             joiner_has: None,
             cloning: None,

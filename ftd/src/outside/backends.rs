@@ -12,6 +12,7 @@ use crate::host::announce::AddressLearner;
 use crate::host::console::{Console as HostConsole, Turn};
 use crate::host::disk::{Disk, DiskWorker};
 use crate::host::tap::{Tap, TapOptions};
+use crate::outside::own_disks::{Ledger, OwnDisks};
 use crate::run::inbox::Inbox;
 
 /// Most frames taken from the TAP before other events get their turn.
@@ -29,6 +30,7 @@ pub struct Typed {
 /// This host's end of the guest's devices.
 pub struct Backends {
     disks: Arc<Vec<DiskWorker>>,
+    ledger: Arc<Ledger>,
     tap: Option<Tap>,
     console: HostConsole,
     addresses: AddressLearner,
@@ -48,15 +50,19 @@ impl Backends {
         live: bool,
     ) -> Result<Backends> {
         let mut workers = Vec::new();
+        let ledger = Arc::new(Ledger::default());
         for (index, disk) in disks.iter().enumerate() {
             let index = u8::try_from(index).context("too many disks")?;
             let inbox = Arc::clone(&inbox);
+            let ledger = Arc::clone(&ledger);
             let completion = move |id, outcome| {
-                inbox.push(Input::DiskDone {
-                    disk: index,
-                    id,
-                    outcome,
-                });
+                if let Some(outcome) = ledger.take_in(index, id, outcome) {
+                    inbox.push(Input::DiskDone {
+                        disk: index,
+                        id,
+                        outcome,
+                    });
+                }
             };
             workers.push(DiskWorker::start(
                 index,
@@ -76,6 +82,7 @@ impl Backends {
         };
         Ok(Backends {
             disks: Arc::new(workers),
+            ledger,
             frame: vec![0; tap.as_ref().map_or(0, Tap::frame_bytes_max)],
             tap,
             console: HostConsole::open(&options.console)?,
@@ -88,6 +95,11 @@ impl Backends {
     /// The disks, for requests that nobody can see.
     pub fn disks(&self) -> Arc<Vec<DiskWorker>> {
         Arc::clone(&self.disks)
+    }
+
+    /// The disks, for a copy that follows the log where each host has its own.
+    pub fn own_disks(&self) -> OwnDisks {
+        OwnDisks::new(Arc::clone(&self.ledger), self.disks())
     }
 
     /// The TAP's descriptor, to be polled.

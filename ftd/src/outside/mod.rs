@@ -6,4 +6,5 @@
 
 pub mod backends;
 pub mod outbox;
+pub mod own_disks;
 pub mod sink;

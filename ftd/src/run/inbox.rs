@@ -12,6 +12,7 @@ use vmm::kvm::{Kick, KickTimer};
 use vmm::memory::PageSet;
 
 use crate::host::clock::monotonic_ns;
+use crate::host::disk::DiskPages;
 
 /// Most frames that wait for the guest; more are left to the TAP's own queue.
 pub const FRAMES_MAX: usize = 256;
@@ -26,6 +27,8 @@ pub enum Order {
         first: Epoch,
         /// Pages not yet sent, besides those the dirty log holds.
         pages: PageSet,
+        /// The disks that are copied, too, whose pages come behind those of RAM.
+        disks: Option<DiskPages>,
     },
     /// Stop logging: nobody reads it any more.
     EndLog,

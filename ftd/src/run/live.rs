@@ -311,13 +311,20 @@ impl<S: Sink> Live<S> {
 
     pub(super) fn carry_out_order(&mut self, order: Order) -> Result<(), RunError> {
         match order {
-            Order::BeginLog { first, pages } => {
+            Order::BeginLog {
+                first,
+                pages,
+                disks,
+            } => {
                 let stopped_at = monotonic_ns();
                 self.sink.clone_ready(first)?;
                 self.guest.dirty_ram().log(true)?;
                 self.recorder = Some(Recorder::new(first, self.options.policy));
                 self.guest.set_followed(true);
                 self.guest.mark_dirty(pages.iter());
+                if let Some(disks) = disks {
+                    self.disk_pages(&disks, pages)?;
+                }
                 self.snapshot()?;
                 // Where points can be named, nothing has to wait for an exit.
                 self.patience = match self.guest.clock().counts() {

@@ -45,6 +45,17 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
+    /// This host's own disk failed, and the primary's did not.
+    #[error(
+        "{path} failed here but not on the primary: replace it, or make room on it, and start ftd again"
+    )]
+    OwnDisk {
+        /// The disk.
+        path: String,
+    },
+    /// A page of a clone can't be written to this host's own disk.
+    #[error("cannot make this host's disk equal to the primary's")]
+    DiskPage(#[source] std::io::Error),
     /// Whoever takes the log or the outputs is gone or refused them.
     #[error("{0}")]
     Sink(String),

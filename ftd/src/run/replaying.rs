@@ -1,9 +1,13 @@
 //! The loop of a guest that follows a log: a backup, or `ftd replay`.
 
-use devices::{Effect, Input};
-use replay::{Divergence, EncodedEpoch, Epoch, Event, Point, Position, Replayer, decode_epoch};
+use devices::layout::PAGE_BYTES;
+use devices::{DiskOutcome, DiskRequest, Effect, Input};
+use replay::{
+    Divergence, EncodedEpoch, Epoch, Event, Page, Point, Position, Replayer, decode_epoch,
+};
 use vmm::guest::{Flip, Guest, Sought, Stop};
 use vmm::kvm::{Kick, kick};
+use vmm::memory::ram_bytes;
 
 use super::RunError;
 
@@ -18,6 +22,28 @@ pub trait Source {
     fn executed(&mut self, epoch: Epoch, virtual_now: u64) -> Result<(), RunError>;
     /// The guest made an output in `epoch`; the primary's has gone out, or waits to.
     fn output(&mut self, epoch: Epoch, effect: Effect);
+    /// A request that the guest made on a disk is complete, by the log.
+    ///
+    /// # Errors
+    /// It is not to be completed here.
+    fn disk_done(&mut self, _disk: u8, _id: u64, _outcome: &DiskOutcome) -> Result<(), RunError> {
+        Ok(())
+    }
+    /// The guest has become another by a snapshot, with these requests under way.
+    ///
+    /// # Errors
+    /// This host's own disks can't be made equal to the primary's.
+    fn loaded(&mut self, _outstanding: Vec<DiskRequest>) -> Result<(), RunError> {
+        Ok(())
+    }
+    /// A page of this host's own disks, counted from 0, as it must be before the guest goes on.
+    ///
+    /// # Errors
+    /// It can't be written, or there are no such disks.
+    fn disk_page(&mut self, page: u64, _data: &[u8]) -> Result<(), RunError> {
+        let why = format!("page {page:#x} behind this RAM");
+        Err(vmm::VmmError::BadSnapshot(why).into())
+    }
     /// A bit to be changed before the next epoch (a test hook). Asked for after each epoch.
     fn flip(&mut self) -> Option<Flip> {
         None
@@ -123,22 +149,22 @@ impl<S: Source> Follower<S> {
     fn apply(&mut self, here: Position, epoch: Epoch, event: Event) -> Result<(), RunError> {
         match event {
             Event::Input(input) => {
+                if let Input::DiskDone { disk, id, outcome } = &input {
+                    self.source.disk_done(*disk, *id, outcome)?;
+                }
                 self.guest.apply(input)?;
                 self.note_effects();
             }
             Event::Pages(pages) => {
                 self.begin_load()?;
-                for page in pages {
-                    self.guest.write_page(page.gfn, &page.data)?;
-                }
+                self.write_pages(&pages)?;
             }
             Event::Snapshot(snapshot) => {
                 self.begin_load()?;
-                for page in &snapshot.pages {
-                    self.guest.write_page(page.gfn, &page.data)?;
-                }
+                self.write_pages(&snapshot.pages)?;
                 self.guest
                     .load(here.exits(), &snapshot.cpu, &snapshot.machine)?;
+                self.source.loaded(self.guest.machine().outstanding())?;
                 self.replayer.forget_outputs();
                 self.loaded = true;
                 self.half_loaded = false;
@@ -155,6 +181,18 @@ impl<S: Source> Follower<S> {
                 if let Some(flip) = self.source.flip() {
                     self.guest.flip(flip)?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Pages behind RAM are those of this host's own disks.
+    fn write_pages(&mut self, pages: &[Page]) -> Result<(), RunError> {
+        let ram = ram_bytes(self.guest.memory()) / PAGE_BYTES;
+        for page in pages {
+            match page.gfn.checked_sub(ram) {
+                Some(page_of_disk) => self.source.disk_page(page_of_disk, &page.data)?,
+                None => self.guest.write_page(page.gfn, &page.data)?,
             }
         }
         Ok(())

@@ -4,13 +4,16 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use devices::layout::PAGE_BYTES;
 use replay::codec::PAGES_PER_EVENT;
 use replay::{EncodedEpoch, Page, Position, Recorder, Snapshot};
 use vmm::guest::Guest;
+use vmm::memory::{PageSet, ram_bytes};
 
 use super::RunError;
 use super::live::{Live, Sink};
 use crate::host::clock::monotonic_ns;
+use crate::host::disk::DiskPages;
 
 /// The guest runs at least so many times as long as its snapshots take: an input that finds no exit
 /// waits for longer where snapshots are dear. With the faults of the pages that are written again, which
@@ -42,6 +45,46 @@ impl<S: Sink> Live<S> {
             .min(PATIENCE_MAX)
             .max(self.options.patience);
         self.inbox.set_patience(self.patience / 2);
+        Ok(())
+    }
+
+    /// Puts those of `pages` into the log that are of the disks, and what was written there since they were
+    /// found. What is written from here on the guest does not know of yet: its request is under way, and
+    /// part of the snapshot.
+    pub(super) fn disk_pages(
+        &mut self,
+        disks: &DiskPages,
+        mut pages: PageSet,
+    ) -> Result<(), RunError> {
+        let Some(recorder) = &mut self.recorder else {
+            return Ok(());
+        };
+        let at = Position::Exit(self.guest.exits());
+        let ram = ram_bytes(self.guest.memory()) / PAGE_BYTES;
+        disks.take_written(|page| pages.insert(ram + page));
+        let mut chunk = Vec::new();
+        let mut bytes = [0; PAGE_BYTES as usize];
+        for (gfn, page) in pages
+            .iter()
+            .filter_map(|gfn| Some((gfn, gfn.checked_sub(ram)?)))
+        {
+            disks
+                .read(page, &mut bytes)
+                .map_err(|source| RunError::Host {
+                    what: "cannot read the guest's disk, to copy it",
+                    source,
+                })?;
+            chunk.push(Page::of(gfn, &bytes));
+            if chunk.len() == PAGES_PER_EVENT {
+                recorder.pages(at, std::mem::take(&mut chunk))?;
+                let digest = self.guest.digest(0, 0)?;
+                self.counters.epochs += 1;
+                self.sink.epoch(recorder.close(at, digest)?)?;
+            }
+        }
+        if !chunk.is_empty() {
+            recorder.pages(at, chunk)?;
+        }
         Ok(())
     }
 

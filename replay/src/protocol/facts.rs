@@ -1,5 +1,6 @@
 //! What has to be the same on both sides, and why a peer is turned down.
 
+use devices::layout::PAGE_BYTES;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -35,6 +36,13 @@ pub struct DiskFacts {
 }
 
 impl Facts {
+    /// What a clone copies, in pages of 4096 bytes: RAM, and behind it the disks that each side has for itself.
+    pub fn pages(&self) -> u64 {
+        let own = self.disks.iter().filter(|disk| !disk.shared);
+        let disks = own.map(|disk| disk.capacity_bytes.div_ceil(PAGE_BYTES));
+        disks.fold(self.ram_bytes / PAGE_BYTES, u64::saturating_add)
+    }
+
     /// Compares the primary's facts (`self`) with a joiner's.
     ///
     /// # Errors

@@ -147,7 +147,7 @@ impl Alone {
             }
             Message::Bye { reason } => DisconnectReason::Left(reason),
             Message::PageHashes(hashes) => {
-                match self.told.take(&hashes, shared.config.facts.ram_bytes) {
+                match self.told.take(&hashes, shared.config.facts.pages()) {
                     Ok(()) => return out.push(Action::TakeHashes { peer, hashes }),
                     Err(error) => DisconnectReason::Protocol(error),
                 }

@@ -1,7 +1,5 @@
 //! What a joiner says of the RAM that it kept, as the primary takes it in.
 
-use devices::layout::PAGE_BYTES;
-
 use super::event::{Action, PeerId, ProtocolError};
 use super::message::{FEATURE_PAGE_HASHES, PageHashes};
 
@@ -27,11 +25,11 @@ impl Told {
     }
 
     /// More was said.
-    pub(super) fn take(&mut self, said: &PageHashes, ram_bytes: u64) -> Result<(), ProtocolError> {
+    pub(super) fn take(&mut self, said: &PageHashes, pages: u64) -> Result<(), ProtocolError> {
         let first_gfn = said.first_gfn;
         let count = said.hashes.len();
         let rising = self.next.is_some_and(|next| first_gfn >= next);
-        let bounded = count <= PageHashes::MAX && said.end() <= ram_bytes / PAGE_BYTES;
+        let bounded = count <= PageHashes::MAX && said.end() <= pages;
         // Empty ones could go on for ever.
         let says_something = count > 0 || said.last;
         if !(rising && bounded && says_something) {

@@ -3,10 +3,9 @@
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use devices::layout::PAGE_BYTES;
 use replay::Page;
 use replay::protocol::{HashKey, PageHash, PageHashes};
-use vmm::memory::{PageSet, ram_bytes, read_page};
+use vmm::memory::PageSet;
 
 use super::telling::{PAGE, ZEROS, hash_of};
 use super::{CloneError, PAGES_A_MESSAGE, Precopy};
@@ -39,13 +38,13 @@ impl<'a, 'b> Comparing<'a, 'b> {
 
     /// Sends what differs from `theirs`; `false` when given up.
     pub(super) fn run(mut self, theirs: &Receiver<PageHashes>) -> Result<bool, CloneError> {
-        let pages = ram_bytes(self.precopy.ram.memory()) / PAGE_BYTES;
+        let pages = self.precopy.copied.count();
         loop {
             let Some(said) = self.hear(theirs)? else {
                 return Ok(false);
             };
             let end = if said.last { pages } else { said.end() };
-            if !self.compare(&said, end) {
+            if !self.compare(&said, end)? {
                 return Ok(false);
             }
             if said.last {
@@ -72,7 +71,7 @@ impl<'a, 'b> Comparing<'a, 'b> {
 
     /// Compares the pages up to `end` with what was said of them; those of which nothing was said are
     /// zeros. `false` when given up.
-    fn compare(&mut self, said: &PageHashes, end: u64) -> bool {
+    fn compare(&mut self, said: &PageHashes, end: u64) -> Result<bool, CloneError> {
         let mut bytes = ZEROS;
         for gfn in self.next..end {
             let at = gfn.checked_sub(said.first_gfn);
@@ -81,7 +80,7 @@ impl<'a, 'b> Comparing<'a, 'b> {
             if theirs == PageHash::ZEROS && !self.touched.contains(gfn) {
                 continue;
             }
-            read_page(self.precopy.ram.memory(), gfn, &mut bytes);
+            self.precopy.copied.read(gfn, &mut bytes)?;
             if is_equal(&bytes, theirs, &said.key) {
                 self.precopy.done.pages_equal += u64::from(theirs != PageHash::ZEROS);
             } else {
@@ -91,11 +90,11 @@ impl<'a, 'b> Comparing<'a, 'b> {
             if full && !self.precopy.send_pages(&mut self.message)
                 || self.precopy.sender.is_given_up()
             {
-                return false;
+                return Ok(false);
             }
         }
         self.next = self.next.max(end);
-        true
+        Ok(true)
     }
 }
 

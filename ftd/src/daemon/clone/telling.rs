@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use devices::layout::PAGE_BYTES;
 use replay::protocol::{HashKey, Message, PageHash, PageHashes};
 use siphasher::sip128::{Hasher128, SipHasher24};
-use vmm::memory::{Ram, ram_bytes, read_page, touched_pages};
 
+use super::copied::Left;
 use super::{SendFrame, Sender};
 use crate::host::entropy;
 use crate::host::priority::be_nice;
@@ -21,7 +21,8 @@ const PAGES: usize = 512;
 /// So many pages of zeros are cheaper to name than a further message is.
 const GAP: usize = 16;
 
-pub(super) const PAGE: usize = PAGE_BYTES as usize;
+/// Size of a page in bytes.
+pub const PAGE: usize = PAGE_BYTES as usize;
 pub(super) static ZEROS: [u8; PAGE] = [0; PAGE];
 
 /// The hash by which pages are compared.
@@ -40,12 +41,11 @@ pub struct Telling {
 }
 
 impl Telling {
-    /// Tells through `send` what is in `ram`, to which nobody may write but the clone for which it is
-    /// told.
+    /// Tells through `send` what is `left`.
     ///
     /// # Errors
     /// The host has no thread left, or no random bytes.
-    pub fn start(ram: Ram, send: SendFrame) -> std::io::Result<Telling> {
+    pub fn start(left: Left, send: SendFrame) -> std::io::Result<Telling> {
         let mut key = HashKey::default();
         entropy::fill(&mut key)?;
         let given_up = Arc::new(AtomicBool::new(false));
@@ -59,7 +59,13 @@ impl Telling {
                 if let Err(error) = be_nice(5) {
                     tracing::debug!("cannot become nicer: {error}");
                 }
-                tell(&ram, key, |said| sender.send(&Message::PageHashes(said)));
+                // The primary gives up a joiner that says nothing more.
+                if let Err(error) = tell(&left, key, |said| sender.send(&Message::PageHashes(said)))
+                {
+                    tracing::error!(
+                        "this host's disk can't be compared with the primary's: {error}"
+                    );
+                }
             })?;
         Ok(Telling { given_up })
     }
@@ -71,23 +77,23 @@ impl Drop for Telling {
     }
 }
 
-/// Says what is in `ram`, until `say` returns false.
-fn tell(ram: &Ram, key: HashKey, mut say: impl FnMut(PageHashes) -> bool) {
+/// Says what is there, until `say` returns false.
+fn tell(left: &Left, key: HashKey, mut say: impl FnMut(PageHashes) -> bool) -> std::io::Result<()> {
     let silence = || PageHashes {
         key,
         ..PageHashes::default()
     };
     let mut said = silence();
-    let mut bytes = ZEROS;
-    for gfn in touched_pages(ram).iter() {
-        read_page(ram, gfn, &mut bytes);
-        let hash = hash_of(&bytes, &key);
+    let mut heard = true;
+    left.each(|gfn, bytes| {
+        let hash = hash_of(bytes, &key);
         if hash == PageHash::ZEROS {
-            continue;
+            return true;
         }
         let near = gfn <= said.end() + GAP as u64 && said.hashes.len() + GAP < PAGES;
         if !near && !said.hashes.is_empty() && !say(std::mem::replace(&mut said, silence())) {
-            return;
+            heard = false;
+            return false;
         }
         if said.hashes.is_empty() {
             said.first_gfn = gfn;
@@ -96,28 +102,42 @@ fn tell(ram: &Ram, key: HashKey, mut say: impl FnMut(PageHashes) -> bool) {
             said.hashes.push(PageHash::ZEROS);
         }
         said.hashes.push(hash);
-    }
+        true
+    })?;
     if said.hashes.is_empty() {
-        said.first_gfn = ram_bytes(ram) / PAGE_BYTES;
+        said.first_gfn = left.count();
     }
     said.last = true;
-    say(said);
+    if heard {
+        say(said);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use vm_memory::{Bytes, GuestAddress};
+    use vmm::memory::{Ram, ram_bytes};
 
     use super::*;
 
     const KEY: HashKey = [5; 16];
 
+    fn left(ram: &Ram) -> Left {
+        Left {
+            ram: Some(ram.clone()),
+            ram_bytes: ram_bytes(ram),
+            disks: None,
+        }
+    }
+
     fn told(ram: &Ram) -> Vec<PageHashes> {
         let mut all = Vec::new();
-        tell(ram, KEY, |said| {
+        let said = tell(&left(ram), KEY, |said| {
             all.push(said);
             true
         });
+        said.unwrap();
         all
     }
 
@@ -194,10 +214,11 @@ mod tests {
             ram.write_obj(1u8, at).unwrap();
         }
         let mut count = 0;
-        tell(&ram, KEY, |_| {
+        let said = tell(&left(&ram), KEY, |_| {
             count += 1;
             count < 2
         });
+        said.unwrap();
         assert_eq!(count, 2);
     }
 }

@@ -12,6 +12,7 @@ use vmm::guest::Guest;
 use super::telling::{ZEROS, hash_of};
 use super::*;
 use crate::cli::GuestOptions;
+use crate::host::disk::DiskPages;
 use crate::setup::{DisksAre, Shell};
 
 #[derive(Parser)]
@@ -44,6 +45,8 @@ struct Joiner {
     received: Receiver<Vec<u8>>,
     pages: BTreeMap<u64, Vec<u8>>,
     sent: usize,
+    /// Of the guest, if the joiner has its own.
+    disks: Option<DiskPages>,
 }
 
 impl Joiner {
@@ -60,6 +63,7 @@ impl Joiner {
             received,
             pages: BTreeMap::new(),
             sent: 0,
+            disks: None,
         }
     }
 
@@ -91,7 +95,11 @@ impl Joiner {
         };
         let (said, theirs) = channel();
         self.said = Some(said);
-        Cloning::start(guest.dirty_ram(), 9, theirs, Box::new(send), inbox, outbox).unwrap()
+        let copied = Copied {
+            ram: guest.dirty_ram(),
+            disks: self.disks.clone(),
+        };
+        Cloning::start(copied, 9, theirs, Box::new(send), inbox, outbox).unwrap()
     }
 
     fn take(&mut self) {
@@ -116,7 +124,10 @@ impl Joiner {
             self.take();
             if let Some(order) = self.inbox.take_order() {
                 self.take();
-                let Order::BeginLog { first: 9, pages } = order else {
+                let Order::BeginLog {
+                    first: 9, pages, ..
+                } = order
+                else {
                     panic!("{order:?}");
                 };
                 return pages;

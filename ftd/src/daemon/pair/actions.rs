@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
-use anyhow::{Result, bail};
-use replay::protocol::{Action, ByeReason, DisconnectReason, PageHashes, PeerId};
+use anyhow::{Context, Result, bail};
+use devices::layout::PAGE_BYTES;
+use replay::protocol::{Action, ByeReason, DisconnectReason, Note, PageHashes, PeerId, Role};
 use serde_json::json;
 use vmm::guest::Guest;
 
 use super::copy::Copy;
 use super::{Pair, since_ms};
 use crate::daemon::clone::Cloning;
+use crate::daemon::clone::copied::Copied;
 use crate::daemon::epoch_queue::{Ending, EpochQueue};
 use crate::daemon::guest_thread::{Surroundings, start_following, start_live};
 use crate::daemon::held::Held;
@@ -90,9 +92,22 @@ impl Pair {
                 self.held.discard();
                 self.halt = Some(why);
             }
-            Action::Note(note) => self.note(&note),
+            Action::Note(note) => {
+                if matches!(note, Note::Protected { .. }) && self.core.role() == Role::Backup {
+                    self.disk_is_mine()?;
+                }
+                self.note(&note);
+            }
         }
         Ok(())
+    }
+
+    /// Notes that the disk is this process' guest's, before it may win with it, or once it has.
+    fn disk_is_mine(&self) -> Result<()> {
+        match &self.label {
+            Some(label) => label.is_mine().context("cannot write the disk's label"),
+            None => Ok(()),
+        }
     }
 
     /// What the thread of the next copy works with.
@@ -112,6 +127,7 @@ impl Pair {
         self.hold_guest(generation);
         match self.copies.take() {
             Copy::Booted(guest) => {
+                self.disk_is_mine()?;
                 self.copies.current = Copy::Live {
                     thread: start_live(*guest, self.surroundings())?,
                 };
@@ -148,18 +164,27 @@ impl Pair {
         let Some(ram) = self.ram.clone() else {
             bail!("there is no guest to clone")
         };
+        let copied = Copied {
+            ram,
+            disks: self.own_disks.as_ref().map(|own| own.pages().clone()),
+        };
         let Some(door) = self.links.side_door(peer) else {
             return Ok(()); // Its end is on its way to the core.
         };
         let send = Box::new(move |frame: &[u8]| door.send(frame));
         let (inbox, outbox) = (Arc::clone(&self.inbox), Arc::clone(&self.outbox));
-        let cloning = Cloning::start(ram, first, theirs, send, inbox, outbox)?;
+        let cloning = Cloning::start(copied, first, theirs, send, inbox, outbox)?;
         self.cloning = Some((peer, cloning));
         Ok(())
     }
 
     fn filling(&mut self) -> Result<&mut Guest> {
         if !matches!(self.copies.current, Copy::Filling(_)) {
+            if let Some(label) = &self.label {
+                label
+                    .is_nobodys()
+                    .context("cannot remove the disk's label")?;
+            }
             let guest = match self.leftover.take() {
                 Some(ram) => self.shell.guest_with(ram)?,
                 None => self.shell.empty_guest()?,
@@ -173,9 +198,16 @@ impl Pair {
     }
 
     fn apply_pages(&mut self, pages: &[replay::Page]) -> Result<()> {
-        let guest = self.filling()?;
+        let ram = self.shell.ram_bytes / PAGE_BYTES;
+        self.filling()?;
         for page in pages {
-            guest.write_page(page.gfn, &page.data)?;
+            match (&self.own_disks, page.gfn.checked_sub(ram)) {
+                (Some(own), Some(of_disk)) => own
+                    .pages()
+                    .write(of_disk, &page.data)
+                    .context("cannot make this host's disk equal to the primary's")?,
+                _ => self.filling()?.write_page(page.gfn, &page.data)?,
+            }
         }
         Ok(())
     }
@@ -191,6 +223,7 @@ impl Pair {
                     *guest,
                     Arc::clone(&queue),
                     self.guest_mac,
+                    self.own_disks.clone(),
                     self.surroundings(),
                 )?;
                 self.copies.current = Copy::Following { queue, thread };

@@ -1,5 +1,5 @@
 //! The RAM of a copy that was dropped. It is nearly equal to the guest's, so the next copy starts with
-//! it, and the primary is told what is in it and sends the rest.
+//! it, and the primary is told what is in it and sends the rest. So it is with disks that are this host's own.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use vmm::memory::Ram;
 
 use super::Pair;
 use super::copy::Copy;
+use crate::daemon::clone::copied::Left;
 use crate::daemon::clone::telling::Telling;
 use crate::outside::outbox::CopySerial;
 
@@ -27,12 +28,15 @@ pub(super) struct Leftover {
     asked: Option<(PeerId, Instant)>,
     /// It is being told, or has been.
     telling: Option<Telling>,
+    /// What is told has the RAM in it.
+    told_ram: bool,
 }
 
 impl Leftover {
     /// A primary wants to know.
     pub(super) fn ask(&mut self, peer: PeerId) {
         self.telling = None;
+        self.told_ram = false;
         self.asked = Some((peer, Instant::now()));
     }
 
@@ -40,7 +44,7 @@ impl Leftover {
     pub(super) fn take(&mut self) -> Option<Ram> {
         let ram = self.ram.take();
         // Nobody was told of it: the primary takes it for zeros.
-        ram.filter(|_| self.telling.is_some())
+        ram.filter(|_| self.told_ram)
     }
 }
 
@@ -58,6 +62,7 @@ impl Pair {
         self.inbox.take_inputs(&mut VecDeque::new());
         self.leftover.asked = None;
         self.leftover.telling = None;
+        self.leftover.told_ram = false;
         // A joiner that had got nothing yet keeps what it has.
         if let Some(ram) = filled.or(self.ram.take()) {
             self.leftover.ram = Some(ram.into_ram());
@@ -78,22 +83,27 @@ impl Pair {
             tracing::warn!("the copy that was dropped does not end: its RAM is not used again");
             self.leftover.ram = None;
         }
+        if self.own_disks.as_ref().is_some_and(|own| !own.is_idle()) {
+            return Ok(()); // Writes of the copy that was dropped are still on their way.
+        }
         self.leftover.asked = None;
         self.leftover.used_by = None;
-        match (&self.leftover.ram, self.links.side_door(peer)) {
-            (Some(ram), Some(door)) => {
-                let send = Box::new(move |frame: &[u8]| door.send(frame));
-                self.leftover.telling = Some(Telling::start(ram.clone(), send)?);
-            }
-            // Its end is on its way to the core.
-            (Some(_), None) => {}
-            (None, _) => {
-                let nothing = PageHashes {
-                    last: true,
-                    ..PageHashes::default()
-                };
-                self.links.send(peer, &Message::PageHashes(nothing));
-            }
+        let left = Left {
+            ram: self.leftover.ram.clone(),
+            ram_bytes: self.shell.ram_bytes,
+            disks: self.own_disks.as_ref().map(|own| own.pages().clone()),
+        };
+        if left.ram.is_none() && left.disks.is_none() {
+            let nothing = PageHashes {
+                last: true,
+                ..PageHashes::default()
+            };
+            self.links.send(peer, &Message::PageHashes(nothing));
+        } else if let Some(door) = self.links.side_door(peer) {
+            // Without it, the connection's end is on its way to the core.
+            self.leftover.told_ram = left.ram.is_some();
+            let send = Box::new(move |frame: &[u8]| door.send(frame));
+            self.leftover.telling = Some(Telling::start(left, send)?);
         }
         Ok(())
     }

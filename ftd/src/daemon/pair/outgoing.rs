@@ -14,6 +14,7 @@ use crate::daemon::guest_thread::ThreadEnd;
 use crate::daemon::journal::chain;
 use crate::host::clock::monotonic_ns;
 use crate::outside::outbox::{CopySerial, Outgoing, WentLive};
+use crate::run::RunError;
 use crate::run::inbox::Order;
 use crate::run::live::Ended;
 
@@ -165,6 +166,9 @@ impl Pair {
             Ok(ThreadEnd::Dropped) => Ok(()),
             // PoweredOff and Reset end the guest when their output is let out.
             Ok(ThreadEnd::Ended(Ended::Stopped | Ended::PoweredOff | Ended::Reset)) => Ok(()),
+            Err(error @ (RunError::OwnDisk { .. } | RunError::DiskPage(_))) => {
+                self.leave(Event::Failed { why: chain(&error) })
+            }
             Err(error) if following => {
                 let epoch = self.core.status().executed + 1;
                 self.diverged(epoch, &chain(&error))

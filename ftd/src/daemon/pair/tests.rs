@@ -69,6 +69,7 @@ fn side(image: &Path, start: Start) -> Option<Pair> {
         arbiter: Box::new(Mute),
         events: None,
         control: None,
+        own_disks: None,
         live: LiveOptions {
             patience: Duration::from_millis(10),
             ram_check: Duration::ZERO,

@@ -16,16 +16,21 @@
 
 mod identity;
 mod image;
+mod label;
 mod late;
 mod options;
+mod pages;
 mod qcow2;
 mod qcow2_check;
 mod raw;
 mod schedule;
 mod worker;
+mod written;
 
 pub use identity::DiskIdentity;
+pub use label::Label;
 pub use options::{DiskFormat, DiskOptions, OpenError};
+pub use pages::DiskPages;
 pub use worker::{Completion, DiskWorker};
 
 use std::io;
@@ -36,6 +41,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use devices::{DiskError, DiskOp, DiskOutcome};
 
 use image::Image;
+use written::Written;
 
 /// Size of a sector in bytes, the unit of every offset and length.
 pub const SECTOR_BYTES: u64 = 512;
@@ -51,6 +57,7 @@ pub struct Disk {
     identity: Option<DiskIdentity>,
     failures: AtomicU64,
     abandoned: AtomicBool,
+    written: Written,
 }
 
 impl Disk {
@@ -91,6 +98,7 @@ impl Disk {
             identity,
             failures: AtomicU64::new(0),
             abandoned: AtomicBool::new(false),
+            written: Written::new(capacity),
         })
     }
 
@@ -138,7 +146,14 @@ impl Disk {
     /// Carries out `op` on this thread. A failure is told to the log, with path and errno, and to
     /// the guest as an outcome; it is never an error of ftd's own.
     pub fn perform(&self, op: &DiskOp) -> DiskOutcome {
-        match self.try_perform(op) {
+        let done = self.try_perform(op);
+        // A write that failed may have got there in part.
+        match op {
+            DiskOp::Write { offset, data } => self.written.mark(*offset, data.len() as u64),
+            DiskOp::Discard { offset, len } => self.written.mark(*offset, *len),
+            DiskOp::Read { .. } | DiskOp::Flush => {}
+        }
+        match done {
             Ok(outcome) => outcome,
             Err(error) => {
                 self.report(op, &error);

@@ -425,6 +425,7 @@ fn a_retired_worker_starts_nothing_more_and_waits_for_what_runs() {
         identity: None,
         failures: AtomicU64::new(0),
         abandoned: AtomicBool::new(false),
+        written: Written::new(MIB),
     };
     let worker = DiskWorker::start(0, Arc::new(disk), Box::new(|_, _| {})).unwrap();
     for id in 0..3 {

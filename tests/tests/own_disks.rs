@@ -1,0 +1,188 @@
+//! Hosts with a disk each: what is on them is compared from outside, byte by byte, with what the guest wrote.
+
+use std::path::PathBuf;
+
+use tests::guests::{blank_disk, text, tiny};
+use tests::need_kvm;
+use tests::pair::{Pair, Side};
+use tests::program::Ended;
+
+const BLOCK: usize = 4096;
+/// Not a whole number of pages.
+const DISK_BYTES: u64 = (2 << 20) + 512;
+/// Blocks that the guest writes, the last whole one among them.
+const BLOCKS: u64 = 512;
+
+/// A pair whose hosts have disks called `here` and `there`, of which the second is full of something else.
+struct Own {
+    pair: Pair,
+    kernel: String,
+    cmdline: String,
+}
+
+impl Own {
+    /// The guest writes all of its disk so many times.
+    fn new(rounds: u64) -> Own {
+        let pair = Pair::new();
+        let own = Own {
+            pair,
+            kernel: tiny("disk"),
+            cmdline: format!("count={BLOCKS} rounds={rounds}"),
+        };
+        blank_disk(&own.disk("here"), DISK_BYTES);
+        std::fs::write(own.disk("there"), vec![0xa5; DISK_BYTES as usize])
+            .expect("room for a disk");
+        own
+    }
+
+    fn disk(&self, name: &str) -> PathBuf {
+        self.pair.directory().join(name)
+    }
+
+    fn bytes(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.disk(name)).expect("a disk")
+    }
+
+    fn primary(&self, name: &str, disk: &str, more: &[&str]) -> Side {
+        let disk = text(&self.disk(disk));
+        let options = ["--image", &disk, "--own-disks", "--cmdline", &self.cmdline];
+        let options = [&options, more].concat();
+        self.pair
+            .primary_named(name, "warn", &self.kernel, &options)
+    }
+
+    fn backup(&self, name: &str, disk: &str, more: &[&str]) -> Side {
+        let disk = text(&self.disk(disk));
+        let options = [&["--image", &disk, "--own-disks"], more].concat();
+        self.pair.backup(name, &options)
+    }
+}
+
+/// What the guest leaves on its disk after so many rounds, by another hand than its own.
+fn pattern(rounds: u64) -> Vec<u8> {
+    let block = |number: u64| {
+        let mut word = ((rounds - 1) << 32) + number + 1;
+        (0..BLOCK / 8).flat_map(move |_| {
+            word = word.rotate_left(13).wrapping_add(0x9e37_79b9_7f4a_7c15);
+            word.to_le_bytes()
+        })
+    };
+    (0..BLOCKS).flat_map(block).collect()
+}
+
+#[track_caller]
+fn wrote_all(disk: &[u8], rounds: u64) {
+    let pattern = pattern(rounds);
+    let differ = disk.iter().zip(&pattern).position(|(a, b)| a != b);
+    assert_eq!(differ, None, "at this byte");
+}
+
+#[track_caller]
+fn says_ok(side: Side) -> Ended {
+    let console = side.console.clone();
+    let ended = side.running.wait();
+    ended.succeeded();
+    let said = std::fs::read_to_string(console).expect("a console");
+    assert!(said.contains("disk: ok blocks=512"), "{said}");
+    ended
+}
+
+#[test]
+fn both_end_with_the_same_on_their_disks() {
+    need_kvm!();
+    const ROUNDS: u64 = 40;
+    let own = Own::new(ROUNDS);
+    let mut primary = own.primary("primary", "here", &[]);
+    primary.wait_for_event("guest_started");
+    let mut backup = own.backup("backup", "there", &[]);
+    backup.wait_for_event("protected");
+    says_ok(primary);
+    backup.running.wait().succeeded();
+    assert_eq!(own.bytes("here"), own.bytes("there"));
+    wrote_all(&own.bytes("there"), ROUNDS);
+}
+
+#[test]
+fn the_survivor_goes_on_with_its_own_and_the_other_joins_again() {
+    need_kvm!();
+    const ROUNDS: u64 = 120;
+    let own = Own::new(ROUNDS);
+    let mut primary = own.primary("primary", "here", &["--wait-backup"]);
+    let listen = tests::pair::free_address();
+    let mut backup = own.backup("backup", "there", &["--listen", &listen]);
+    primary.wait_for_event("protected");
+    backup.wait_for_event("protected");
+    primary.running.kill();
+    backup.wait_for_event("live");
+    // What it writes from here on its old host does not have.
+    let mut again = own.pair.backup_of(
+        "again",
+        &listen,
+        &["--image", &text(&own.disk("here")), "--own-disks"],
+    );
+    again.wait_for_event("protected");
+    says_ok(backup);
+    again.running.wait().succeeded();
+    assert_eq!(own.bytes("here"), own.bytes("there"));
+    wrote_all(&own.bytes("here"), ROUNDS);
+}
+
+#[test]
+fn a_guest_is_not_started_from_an_old_disk() {
+    need_kvm!();
+    let own = Own::new(100_000);
+    let mut primary = own.primary("primary", "here", &["--wait-backup"]);
+    let mut backup = own.backup("backup", "there", &[]);
+    backup.wait_for_event("protected");
+    primary.wait_for_event("protected");
+    primary.running.kill();
+    backup.wait_for_event("live");
+    backup.running.kill();
+    let refused = own.primary("old", "here", &[]).running.wait();
+    refused.failed_with(
+        1,
+        &[
+            "the guest wrote last to the disk of",
+            "--newest-disk",
+            "here.label",
+        ],
+    );
+    // The other one's is the newest.
+    let mut newest = own.primary("newest", "there", &[]);
+    newest.wait_for_event("guest_started");
+    newest.running.kill();
+    // Whoever says so may use the old one all the same.
+    let mut forced = own.primary("forced", "here", &["--newest-disk"]);
+    forced.wait_for_event("guest_started");
+    forced.running.kill();
+    own.primary("other", "there", &[])
+        .running
+        .wait()
+        .failed_with(1, &["--newest-disk"]);
+}
+
+#[test]
+fn a_disk_that_is_shared_on_one_side_only_is_turned_down() {
+    need_kvm!();
+    let own = Own::new(100_000);
+    let mut primary = own.primary("primary", "here", &[]);
+    primary.wait_for_event("guest_started");
+    let disk = text(&own.disk("there"));
+    // Opened as an own one, so that no O_DIRECT is needed to come so far.
+    let shorter = text(&own.disk("shorter"));
+    blank_disk(&own.disk("shorter"), 1 << 20);
+    let turned_down = own.backup("backup", "shorter", &[]).running.wait();
+    turned_down.failed_with(1, &["disk 0", "1048576"]);
+    assert!(
+        std::fs::read(shorter)
+            .unwrap()
+            .iter()
+            .all(|byte| *byte == 0)
+    );
+    assert!(
+        std::fs::read(disk)
+            .unwrap()
+            .iter()
+            .all(|byte| *byte == 0xa5)
+    );
+}
