@@ -12,7 +12,7 @@ use vmm::guest::Guest;
 use super::telling::{ZEROS, hash_of};
 use super::*;
 use crate::cli::GuestOptions;
-use crate::host::disk::DiskPages;
+use crate::host::disk::{Disk, DiskOptions, DiskPages};
 use crate::setup::{DisksAre, Shell};
 
 #[derive(Parser)]
@@ -309,6 +309,36 @@ fn what_is_written_after_it_was_found_equal_is_sent_all_the_same() {
     assert_eq!(joiner.pages.len(), 1001);
     let done = cloning.join().unwrap();
     assert_eq!((done.rounds, done.pages_sent), (2, 1001));
+}
+
+#[test]
+fn disks_go_the_same_way_behind_ram() {
+    let Some(guest) = guest() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk");
+    // Pages 0 and 2 hold something.
+    std::fs::write(&path, [[1; 4096], [0; 4096], [2; 4096], [0; 4096]].concat()).unwrap();
+    let disk = Arc::new(Disk::open(&path, &DiskOptions::default()).unwrap());
+    let mut joiner = Joiner::new();
+    let disks = DiskPages::new(&[disk]);
+    joiner.disks = Some(disks.clone());
+    let mut cloning = joiner.start_silent(&guest);
+    // It has 0, and something else in 1 and 2; of 3 it says nothing, which is zeros.
+    const RAM: u64 = 32 << 8;
+    joiner.says(RAM, &[1, 3, 4].map(hash_of_all), false);
+    std::thread::sleep(Duration::from_millis(300));
+    joiner.take();
+    // The guest writes while it is cloned.
+    disks.write(0, &[5; 4096]).unwrap();
+    joiner.says(RAM + 3, &[], true);
+    let left = joiner.finish();
+    let few: Vec<u64> = left.iter().collect();
+    assert_eq!(few, [RAM], "it goes with the snapshot");
+    let sent: Vec<u64> = joiner.pages.keys().copied().collect();
+    assert_eq!(sent, [RAM + 1, RAM + 2]);
+    assert!(joiner.pages[&(RAM + 1)].is_empty(), "zeros");
+    assert_eq!(joiner.pages[&(RAM + 2)], [2; 4096]);
+    assert_eq!(cloning.join().unwrap().pages_equal, 1);
 }
 
 #[test]
