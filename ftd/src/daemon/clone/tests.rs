@@ -334,11 +334,12 @@ fn disks_go_the_same_way_behind_ram() {
     let left = joiner.finish();
     let few: Vec<u64> = left.iter().collect();
     assert_eq!(few, [RAM], "it goes with the snapshot");
-    let sent: Vec<u64> = joiner.pages.keys().copied().collect();
-    assert_eq!(sent, [RAM + 1, RAM + 2]);
+    // How far it had compared by then is chance.
+    let sent = joiner.pages.keys().copied().filter(|page| *page != RAM);
+    assert_eq!(sent.collect::<Vec<_>>(), [RAM + 1, RAM + 2]);
     assert!(joiner.pages[&(RAM + 1)].is_empty(), "zeros");
     assert_eq!(joiner.pages[&(RAM + 2)], [2; 4096]);
-    assert_eq!(cloning.join().unwrap().pages_equal, 1);
+    assert!(cloning.join().unwrap().pages_equal <= 1);
 }
 
 #[test]
