@@ -4,6 +4,7 @@ outside whether both ended alike. Prints a JSON object a measurement."""
 import argparse
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from random import Random
 
 import images
 import outside
@@ -228,9 +230,40 @@ def boot(args, folder):
     return {"boot": args.name, "requests": args.requests, "answer_seconds": answered, "compiled": compiled} | result
 
 
+def memtest(args, folder):
+    """memtest86+, which nobody here wrote: it polls, and is typed at at random moments. Its log is replayed."""
+    log, console = os.path.join(folder, "log"), os.path.join(folder, "console")
+    words = ["--kernel", args.image, "--cmdline", "console=ttyS0,115200 nosmp", "--memory", str(TINY_MIB)]
+    words += ["--clock", args.clock, "--console", f"unix:{console}", "--log", log, "--stop-after", str(args.seconds)]
+    # It has no user space, to which the time-stamp counter could be open.
+    process = start(args, "record", *words, "--accept-open-tsc")
+    said, typed, random = b"", 0, Random(1)
+    try:
+        while not os.path.exists(console) and process.poll() is None:
+            time.sleep(0.05)
+        with socket.socket(socket.AF_UNIX) as terminal:
+            terminal.connect(console)
+            terminal.settimeout(0.01)
+            # It has stopped itself once the guest stands still.
+            while process.poll() is None and outside.state_of(process.pid) != "T":
+                try:
+                    said += terminal.recv(65536)
+                except TimeoutError:
+                    if b"Testing" in said and random.random() < 0.2:
+                        terminal.send(b" ")  # Scroll lock.
+                        typed += 1
+        recorded, first = finish(args, process, TINY_MIB)
+    finally:
+        process.kill()
+    replayed, second = finish(args, start(args, "replay", "--log", log, *skid(args)), TINY_MIB)
+    tests = sorted(set(re.findall(rb"#\d+ +\[[^\]]*\]", said)))
+    result = compare(recorded, first, replayed, second)
+    return {"memtest": args.name, "typed": typed, "tests": [test.decode() for test in tests]} | result
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("storm", "over", "boot"))
+    parser.add_argument("what", choices=("storm", "over", "boot", "memtest"))
     parser.add_argument("--name", default="")
     parser.add_argument("--ftd", required=True)
     parser.add_argument("--guests")
@@ -241,12 +274,13 @@ def main():
     parser.add_argument("--period", type=int, default=200_000)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--modules", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seconds-max", type=int, default=3600)
     args = parser.parse_args()
     for number in range(args.rounds):
         with tempfile.TemporaryDirectory() as folder:
-            result = {"storm": storm, "over": over, "boot": boot}[args.what](args, folder)
+            result = {"storm": storm, "over": over, "boot": boot, "memtest": memtest}[args.what](args, folder)
         say(f"{args.what} {args.name} {number + 1}/{args.rounds}: same {result['same']}")
         print(json.dumps(result), flush=True)
 

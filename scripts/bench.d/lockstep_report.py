@@ -12,6 +12,7 @@ parser.add_argument("--json", action="store_true")
 args = parser.parse_args()
 measured = [json.loads(line) for line in sys.stdin if line.strip()]
 storms = [m for m in measured if "storm" in m]
+memtests = [m for m in measured if "memtest" in m]
 boots = [m for m in measured if "boot" in m]
 replicated = {m["replicated"]: m for m in measured if "replicated" in m}
 medians = [m["stops_per_branch_median"] for m in storms + boots if m["stops_per_branch_median"]]
@@ -45,15 +46,17 @@ def figures(clock):
 over = [m for m in storms if "overshoots" in m]
 report = {
     # Three storms, the boots and clocks that were asked for; what broke off isn't there.
-    "ok": (len(storms), len(boots), len(replicated)) == (3, args.boots, args.clocks)
-    and all(m["same"] for m in storms + boots)
+    "ok": (len(storms), len(boots), len(memtests), len(replicated)) == (3, args.boots, 1, args.clocks)
+    and all(m["same"] for m in storms + boots + memtests)
     and all(m["divergences"] == 0 for m in replicated.values()),
-    "async_interrupts": sum(m["landings"] or 0 for m in storms + boots),
+    "async_interrupts": sum(m["landings"] or 0 for m in storms + boots + memtests),
     "landed_elsewhere": sum(m["landed_elsewhere"] for m in storms),
     "over_skid_interrupts": sum(m["interrupts"] for m in over),
     "overshoots_repaired": sum(m["overshoots"] for m in over),
     "boots_replayed": len(boots),
     "boots_identical": sum(m["same"] for m in boots),
+    "memtest_identical": all(m["same"] for m in memtests) if memtests else None,
+    "memtest_landings": sum(m["landings"] or 0 for m in memtests),
     "stops_per_branch_median": statistics.median(medians) if medians else None,
     "replay_over_record_time": [
         round(m["replay_seconds"] / m["record_seconds"], 3)

@@ -54,6 +54,35 @@ pub enum ElfError {
     },
 }
 
+/// An ELF64 executable of one segment around `code`, which is loaded at `address` (virtual and physical), has
+/// `memory_bytes` of memory at least, and is entered at `entry`.
+pub fn around(code: &[u8], address: u64, memory_bytes: u64, entry: u64) -> Vec<u8> {
+    let offset = EHDR_BYTES + PHDR_BYTES;
+    let mut file = Vec::with_capacity(offset as usize + code.len());
+    // 64 bits, little-endian, version 1, no ABI.
+    file.extend(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
+    let mut put = |value: u64, bytes: usize| file.extend(&value.to_le_bytes()[..bytes]);
+    for (value, bytes) in [(2, 2), (EM_X86_64.into(), 2), (1, 4), (entry, 8)] {
+        put(value, bytes);
+    }
+    // Program headers right behind this header; no section headers; no flags.
+    for (value, bytes) in [(EHDR_BYTES, 8), (0, 8), (0, 4), (EHDR_BYTES, 2)] {
+        put(value, bytes);
+    }
+    for (value, bytes) in [(PHDR_BYTES, 2), (1, 2), (SHDR_BYTES, 2), (0, 2), (0, 2)] {
+        put(value, bytes);
+    }
+    let (read_write, length) = (6, code.len() as u64);
+    put(PT_LOAD.into(), 4);
+    put((read_write | PF_X).into(), 4);
+    for value in [offset, address, address, length, memory_bytes.max(length)] {
+        put(value, 8);
+    }
+    put(4096, 8);
+    file.extend(code);
+    file
+}
+
 /// A loadable segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {

@@ -18,6 +18,8 @@ const SETUP_SECTS: usize = 0x1f1;
 const BOOT_FLAG: usize = 0x1fe;
 const JUMP_OFFSET: usize = 0x201;
 const MAGIC: usize = 0x202;
+const CODE32_START: usize = 0x214;
+const INIT_SIZE: usize = 0x260;
 const VERSION: usize = 0x206;
 const LOADFLAGS: usize = 0x211;
 const INITRD_ADDR_MAX: usize = 0x22c;
@@ -116,8 +118,11 @@ impl<'a> KernelImage<'a> {
             });
         }
         let setup = read_setup(file)?;
-        let image = decompress::decompress(payload(file)?)?;
-        Ok(Self { elf: image, setup })
+        let elf = match payload(file)? {
+            Some(payload) => decompress::decompress(payload)?,
+            None => Cow::Owned(bare(file)?),
+        };
+        Ok(Self { elf, setup })
     }
 }
 
@@ -147,25 +152,44 @@ fn read_setup(file: &[u8]) -> Result<SetupHeader, BootError> {
     })
 }
 
-fn payload(file: &[u8]) -> Result<&[u8], BootError> {
-    // The boot sector and the setup sectors come before the protected-mode code; a count of 0
-    // means 4.
+/// Where the protected-mode code begins in the file: behind the boot sector and the setup sectors, of which a
+/// count of 0 means 4.
+fn code_offset(file: &[u8]) -> u64 {
     let [sectors] = bytes_at(file, SETUP_SECTS).unwrap_or([0]);
     let sectors = if sectors == 0 { 4 } else { u64::from(sectors) };
+    (sectors + 1) * 512
+}
+
+/// The compressed kernel; none in a file whose protected-mode code is all there is.
+fn payload(file: &[u8]) -> Result<Option<&[u8]>, BootError> {
     let offset = u64::from(bytes_at(file, PAYLOAD_OFFSET).map_or(0, u32::from_le_bytes));
     let length = u64::from(bytes_at(file, PAYLOAD_LENGTH).map_or(0, u32::from_le_bytes));
-    let start = (sectors + 1) * 512 + offset;
-    let end = start + length;
     if length == 0 {
-        return Err(BootError::SetupHeader {
-            reason: "it has no payload",
-        });
+        return Ok(None);
     }
-    file.get(start as usize..end as usize)
+    let start = code_offset(file) + offset;
+    let end = start + length;
+    let payload = file
+        .get(start as usize..end as usize)
         .ok_or(BootError::Truncated {
             needed_bytes: end,
             have_bytes: file.len() as u64,
-        })
+        })?;
+    Ok(Some(payload))
+}
+
+/// The protected-mode code as an ELF file, for what is no Linux but boots like one (memtest86+): it is loaded where
+/// the header says, and entered 0x200 bytes behind that ("64-bit boot protocol" in boot.rst).
+fn bare(file: &[u8]) -> Result<Vec<u8>, BootError> {
+    let start = code_offset(file);
+    let code = file.get(start as usize..).filter(|code| code.len() > 0x200);
+    let code = code.ok_or(BootError::Truncated {
+        needed_bytes: start + 0x201,
+        have_bytes: file.len() as u64,
+    })?;
+    let at = u64::from(bytes_at(file, CODE32_START).map_or(0, u32::from_le_bytes));
+    let memory = u64::from(bytes_at(file, INIT_SIZE).map_or(0, u32::from_le_bytes));
+    Ok(elf::around(code, at, memory, at + 0x200))
 }
 
 fn bytes_at<const N: usize>(file: &[u8], at: usize) -> Option<[u8; N]> {

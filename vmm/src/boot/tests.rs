@@ -35,6 +35,32 @@ fn u64_at(mem: &GuestMemory, at: u64) -> u64 {
     u64::from_le_bytes(bytes_at(mem, at))
 }
 
+/// Like memtest86+'s: no payload, but protected-mode code that is entered 0x200 bytes behind its start.
+#[test]
+fn a_bzimage_without_a_payload_is_loaded_as_it_is() {
+    let mut file = testing::bzimage(&[]);
+    testing::put(&mut file, 0x214, &0x10_0000_u32.to_le_bytes());
+    testing::put(&mut file, 0x260, &0x8000_u32.to_le_bytes());
+    let too_short = kernel::KernelImage::parse(&file).unwrap_err();
+    assert!(
+        matches!(too_short, BootError::Truncated { .. }),
+        "{too_short}"
+    );
+    file.truncate(1024);
+    file.extend((0..0x1000_u32).map(|at| (at >> 4) as u8));
+    let kernel = kernel::KernelImage::parse(&file).unwrap();
+    let image = elf::Elf::parse(&kernel.elf).unwrap();
+    assert_eq!(image.entry_physical().unwrap(), 0x10_0200);
+    let segments: Vec<_> = image.load_segments().collect();
+    let [segment] = segments[..] else {
+        panic!("{segments:?}");
+    };
+    assert_eq!((segment.physical, segment.address), (0x10_0000, 0x10_0000));
+    assert_eq!((segment.file_bytes, segment.memory_bytes), (0x1000, 0x8000));
+    assert!(segment.executable);
+    assert_eq!(image.segment_data(&segment).unwrap(), &file[1024..]);
+}
+
 #[test]
 fn a_bzimage_is_loaded_with_everything_around_it() {
     let kernel = bzimage(&elf(&[0x90, 0xf4], true));
