@@ -29,11 +29,19 @@ pub struct Options {
 
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
+    let ends: Vec<_> = options
+        .log_from
+        .iter()
+        .chain(&options.listen)
+        .copied()
+        .collect();
+    let keys = options.pair.channel.keys(&ends)?;
     let shell = Shell::open(&options.guest, DisksAre::SharedLater)?;
     let seat = Seat::take(&options.pair)?;
     let joins = Joins {
         listen: options.listen,
         log_from: options.log_from.clone(),
+        keys,
         ..Joins::default()
     };
     let pair = seat.settle(&options.pair, &options.guest, &shell, Start::Backup, joins)?;

@@ -14,6 +14,7 @@ use crate::control::{Control, Report};
 use crate::daemon::pair::PairOptions;
 use crate::host::entropy;
 use crate::host::service::Service;
+use crate::keys::HostKeys;
 use crate::run::live::LiveOptions;
 use crate::setup::Shell;
 
@@ -31,6 +32,8 @@ pub struct Joins {
     pub listen: Option<SocketAddr>,
     /// Where primaries may be.
     pub log_from: Vec<SocketAddr>,
+    /// Of the logging channel; `None` leaves it open.
+    pub keys: Option<HostKeys>,
     /// A primary's guest is entered only once a backup has joined.
     pub wait_for_backup: bool,
     /// A joiner that finds no primary looks by itself whether there is one left.
@@ -113,6 +116,7 @@ impl Seat {
             core,
             listen: joins.listen,
             log_from: joins.log_from,
+            keys: joins.keys,
             look_again: joins.look_again,
             arbiter: self.arbiter,
             events: args.events.clone(),
