@@ -8,6 +8,7 @@
 //! * [`drill`]: what a person runs before trusting ftd.
 //! * [`host`]: back ends on this side of the deterministic boundary: disks, TAP, consoles, clock,
 //!   entropy.
+//! * [`keys`]: who may speak on the logging channel.
 //! * [`outside`]: between the vCPU thread and the host's back ends.
 //! * [`run`]: the vCPU thread: the loops of a live and of a replaying guest.
 //! * [`setup`]: from options to a guest that can be entered.
@@ -21,6 +22,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod drill;
 pub mod host;
+pub mod keys;
 pub mod outside;
 pub mod run;
 pub mod setup;

@@ -286,7 +286,9 @@ impl Shell {
                 files
             }
             (None, None) => {
-                return Err(UsageError("nothing to boot: give --image, or --kernel").into());
+                return Err(
+                    UsageError("nothing to boot: give --image, or --kernel".to_owned()).into(),
+                );
             }
         };
         match &options.cmdline {

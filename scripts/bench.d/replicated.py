@@ -187,7 +187,7 @@ def replicated(args, clock, options, scale=1):
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         prepare(args, folder, scale)
         paths = {name: os.path.join(folder, name) for name in ("console", "live", "backup", "log1", "log2")}
-        pair = ["--shared", "/dev/vdc", "--clock", clock, "--detect-ms", "10000", *options]
+        pair = ["--shared", "/dev/vdc", "--clock", clock, "--detect-ms", "10000", "--insecure-channel", *options]
         primary = [args.ftd, "primary", *guest("/dev/vda", f"file:{paths['console']}"), *pair]
         primary += ["--listen", "10.77.1.1:7700", "--slot", "0", "--wait-backup"]
         backup = [args.ftd, "backup", *guest("/dev/vda", "none"), *pair]

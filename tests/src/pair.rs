@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::control;
 use crate::guests::text;
-use crate::program::{Running, start_saying, wait_for};
+use crate::program::{Running, ftd, start_saying, wait_for};
 
 /// One side, with the files it writes.
 #[derive(Debug)]
@@ -89,6 +89,8 @@ pub fn free_address() -> String {
 pub struct Pair {
     directory: tempfile::TempDir,
     address: String,
+    /// Options of the logging channel: the primary's, and a backup's.
+    channel: [Vec<String>; 2],
 }
 
 impl Pair {
@@ -97,7 +99,31 @@ impl Pair {
         let directory = tempfile::tempdir().expect("a temporary directory");
         std::fs::create_dir(directory.path().join("shared")).expect("a directory for the arbiter");
         let address = free_address();
-        Pair { directory, address }
+        let channel = [Vec::new(), Vec::new()];
+        Pair {
+            directory,
+            address,
+            channel,
+        }
+    }
+
+    /// A new pair whose logging channel is encrypted.
+    pub fn with_keys() -> Pair {
+        let mut pair = Pair::new();
+        pair.use_keys("keys", ["west", "east"]);
+        pair
+    }
+
+    /// Has keys made in `out`, a directory of this pair's, for these hosts, and gives them to the sides that
+    /// are started from here on.
+    pub fn use_keys(&mut self, out: &str, hosts: [&str; 2]) {
+        let out = self.directory.path().join(out);
+        let out = text(&out);
+        ftd([
+            "keys", "--out", &out, "--host", hosts[0], "--host", hosts[1],
+        ])
+        .succeeded();
+        self.channel = hosts.map(|host| vec!["--keys".to_owned(), format!("{out}/{host}.pem")]);
     }
 
     /// The directory of everything that belongs to this pair.
@@ -118,6 +144,7 @@ impl Pair {
     /// The same, with files of its own: for a second start.
     pub fn primary_named(&self, name: &str, level: &str, kernel: &str, more: &[&str]) -> Side {
         let mut arguments = vec!["primary", "--kernel", kernel, "--listen", &self.address];
+        arguments.extend(self.channel[0].iter().map(String::as_str));
         arguments.extend(more);
         self.side(level, name, &arguments)
     }
@@ -127,9 +154,22 @@ impl Pair {
         self.backup_saying("warn", name, more)
     }
 
+    /// A backup that was given no keys, whatever the pair has.
+    pub fn backup_without_keys(&self, name: &str, more: &[&str]) -> Side {
+        let mut arguments = vec!["backup", "--log-from", &self.address];
+        arguments.extend(more);
+        self.side("warn", name, &arguments)
+    }
+
+    /// Where the primary listens.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// The same; `level` is that of [`start_saying`].
     pub fn backup_saying(&self, level: &str, name: &str, more: &[&str]) -> Side {
         let mut arguments = vec!["backup", "--log-from", &self.address];
+        arguments.extend(self.channel[1].iter().map(String::as_str));
         arguments.extend(more);
         self.side(level, name, &arguments)
     }

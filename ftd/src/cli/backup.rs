@@ -29,6 +29,13 @@ pub struct Options {
 
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
+    let ends: Vec<_> = options
+        .log_from
+        .iter()
+        .chain(&options.listen)
+        .copied()
+        .collect();
+    let keys = options.pair.channel.keys(&ends)?;
     let shell = Shell::open(
         &options.guest,
         options.pair.disks_are(DisksAre::SharedLater),
@@ -37,6 +44,7 @@ pub fn run(options: &Options) -> Result<()> {
     let joins = Joins {
         listen: options.listen,
         log_from: options.log_from.clone(),
+        keys,
         ..Joins::default()
     };
     let pair = seat.settle(&options.pair, &options.guest, &shell, Start::Backup, joins)?;

@@ -1,5 +1,6 @@
 //! The command line: one module a command.
 //!
+//! * `channel`: how the logging channel is protected.
 //! * `config`: a configuration file beside the flags.
 //! * `options`, `pair_options`: flags that several commands share.
 //! * `seat`: a host's place at the shared storage.
@@ -8,11 +9,13 @@
 //! should be started again.
 
 mod backup;
+mod channel;
 mod config;
 mod control;
 mod doctor;
 mod failover;
 mod format_shared;
+mod keys;
 mod options;
 mod pair;
 mod pair_options;
@@ -63,6 +66,8 @@ enum Command {
     Failover(failover::Options),
     /// Prepare a shared block device for the test-and-set.
     FormatShared(format_shared::Options),
+    /// Make the keys by which the hosts of a pair know each other.
+    Keys(keys::Options),
     /// Run a guest on this host alone, without a log.
     Run(run_alone::Options),
     /// Run a guest and write the log of its inputs to a file.
@@ -76,7 +81,7 @@ enum Command {
 /// The command line can be parsed but makes no sense.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct UsageError(pub &'static str);
+pub struct UsageError(pub String);
 
 /// This process is done, and another should be started in its place (as systemd does by exit status
 /// [`START_AGAIN`]).
@@ -136,6 +141,7 @@ pub fn main() -> ExitCode {
         Command::LedgerClient(options) => verdict(options.run()),
         Command::Failover(options) => failover::run(&options),
         Command::FormatShared(options) => format_shared::run(&options),
+        Command::Keys(options) => keys::run(&options),
         Command::Run(options) => run_alone::run(&options),
         Command::Record(options) => record::run(&options),
         Command::Status(options) => control::run(&options),

@@ -17,6 +17,7 @@ use super::seat::{Joins, Seat};
 use crate::arbiter::vacancy::Occupied;
 use crate::control::Report;
 use crate::daemon::pair::{Pair, host_kvm};
+use crate::keys::HostKeys;
 use crate::setup::{DisksAre, Shell};
 
 /// Options of `ftd pair`.
@@ -43,6 +44,13 @@ pub fn run(options: &Options) -> Result<()> {
     if let Some(path) = &options.config {
         tracing::debug!("configured by {}", path.display());
     }
+    let ends: Vec<_> = options
+        .peer
+        .iter()
+        .chain([&options.listen])
+        .copied()
+        .collect();
+    let keys = options.pair.channel.keys(&ends)?;
     let mut seat = Seat::take(&options.pair)?;
     let known = Report {
         command: "pair".to_owned(),
@@ -55,10 +63,10 @@ pub fn run(options: &Options) -> Result<()> {
         Ok(generation) => {
             if let Err(stale) = seat.need_newest_disk(&options.pair, &options.guest, generation) {
                 tracing::warn!("waiting for another host to start the guest: {stale:#}");
-                return as_backup(options, seat, None, false);
+                return as_backup(options, seat, keys, None, false);
             }
             tracing::info!("nobody has the guest: starting as primary");
-            as_primary(options, seat, generation)
+            as_primary(options, seat, keys, generation)
         }
         Err(Occupied::Lives {
             host,
@@ -66,24 +74,30 @@ pub fn run(options: &Options) -> Result<()> {
             listen,
         }) => {
             tracing::info!("the guest runs on {host} (generation {generation}): joining as backup");
-            as_backup(options, seat, Some(&listen), true)
+            as_backup(options, seat, keys, Some(&listen), true)
         }
         Err(Occupied::Passed { generation }) => {
             tracing::info!(
                 "the guest was just taken over (generation {generation}): joining as backup"
             );
-            as_backup(options, seat, None, true)
+            as_backup(options, seat, keys, None, true)
         }
         Err(unknown) => Err(unknown.into()),
     }
 }
 
 /// The arbiter has the last word: should another host have been faster, it says so to this one's bid.
-fn as_primary(options: &Options, seat: Seat, generation: u64) -> Result<()> {
+fn as_primary(
+    options: &Options,
+    seat: Seat,
+    keys: Option<HostKeys>,
+    generation: u64,
+) -> Result<()> {
     let shell = Shell::open(&options.guest, options.pair.disks_are(DisksAre::Shared))?;
     let (guest, _) = shell.boot_to_replay(&options.guest)?;
     let joins = Joins {
         listen: Some(options.listen),
+        keys,
         ..Joins::default()
     };
     let start = Start::Primary { generation };
@@ -92,14 +106,25 @@ fn as_primary(options: &Options, seat: Seat, generation: u64) -> Result<()> {
 }
 
 /// `look_again`: whether this host may start the guest itself one day, should nobody have it.
-fn as_backup(options: &Options, seat: Seat, at: Option<&str>, look_again: bool) -> Result<()> {
+fn as_backup(
+    options: &Options,
+    seat: Seat,
+    keys: Option<HostKeys>,
+    at: Option<&str>,
+    look_again: bool,
+) -> Result<()> {
+    let at: Option<SocketAddr> = at.and_then(|at| at.parse().ok());
     let shell = Shell::open(
         &options.guest,
         options.pair.disks_are(DisksAre::SharedLater),
     )?;
     let joins = Joins {
         listen: Some(options.listen),
-        log_from: candidates(at, &options.peer),
+        log_from: candidates(
+            at.filter(|at| options.pair.channel.may_reach(at)),
+            &options.peer,
+        ),
+        keys,
         look_again,
         ..Joins::default()
     };
@@ -108,8 +133,7 @@ fn as_backup(options: &Options, seat: Seat, at: Option<&str>, look_again: bool) 
 }
 
 /// Where to look for the guest: first where it says it is.
-fn candidates(at: Option<&str>, peers: &[SocketAddr]) -> Vec<SocketAddr> {
-    let at: Option<SocketAddr> = at.and_then(|at| at.parse().ok());
+fn candidates(at: Option<SocketAddr>, peers: &[SocketAddr]) -> Vec<SocketAddr> {
     // An address to listen on everywhere is none to connect to.
     let at = at.filter(|at| !at.ip().is_unspecified());
     let others = peers.iter().copied().filter(|peer| Some(*peer) != at);
@@ -125,13 +149,13 @@ mod tests {
         let peers: Vec<SocketAddr> = ["192.0.2.1:7", "192.0.2.2:7"]
             .map(|peer| peer.parse().unwrap())
             .into();
-        let shown = |at| -> Vec<String> {
-            let found = candidates(at, &peers);
+        let shown = |at: Option<&str>| -> Vec<String> {
+            let found = candidates(at.map(|at| at.parse().unwrap()), &peers);
             found.iter().map(ToString::to_string).collect()
         };
         assert_eq!(shown(Some("192.0.2.2:7")), ["192.0.2.2:7", "192.0.2.1:7"]);
         assert_eq!(shown(Some("192.0.2.9:7"))[0], "192.0.2.9:7");
-        for none in [None, Some("0.0.0.0:7"), Some("west:7")] {
+        for none in [None, Some("0.0.0.0:7")] {
             assert_eq!(shown(none), ["192.0.2.1:7", "192.0.2.2:7"]);
         }
     }

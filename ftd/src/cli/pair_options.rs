@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use replay::protocol::{Commit, DiskFacts, Facts};
 
+use super::channel::ChannelArgs;
 use super::control::ControlArgs;
 use crate::arbiter::HostSlot;
 use crate::setup::{DisksAre, Shell};
@@ -63,6 +64,8 @@ pub struct PairArgs {
     /// Append events to this file, one JSON object a line.
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) channel: ChannelArgs,
     #[command(flatten)]
     pub(super) control: ControlArgs,
 }

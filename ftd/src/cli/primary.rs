@@ -31,6 +31,7 @@ pub struct Options {
 
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
+    let keys = options.pair.channel.keys(&[options.listen])?;
     let shell = Shell::open(&options.guest, options.pair.disks_are(DisksAre::Shared))?;
     // The guest first: a primary with nothing to run must not have asked the arbiter for anything.
     let (guest, _) = shell.boot_to_replay(&options.guest)?;
@@ -40,6 +41,7 @@ pub fn run(options: &Options) -> Result<()> {
     seat.need_newest_disk(&options.pair, &options.guest, generation)?;
     let joins = Joins {
         listen: Some(options.listen),
+        keys,
         wait_for_backup: options.wait_backup,
         ..Joins::default()
     };

@@ -15,6 +15,7 @@ use crate::daemon::pair::PairOptions;
 use crate::host::disk::Label;
 use crate::host::entropy;
 use crate::host::service::Service;
+use crate::keys::HostKeys;
 use crate::run::live::LiveOptions;
 use crate::setup::Shell;
 
@@ -34,6 +35,8 @@ pub struct Joins {
     pub listen: Option<SocketAddr>,
     /// Where primaries may be.
     pub log_from: Vec<SocketAddr>,
+    /// Of the logging channel; `None` leaves it open.
+    pub keys: Option<HostKeys>,
     /// A primary's guest is entered only once a backup has joined.
     pub wait_for_backup: bool,
     /// A joiner that finds no primary looks by itself whether there is one left.
@@ -158,6 +161,7 @@ impl Seat {
             own_disks: label,
             listen: joins.listen,
             log_from: joins.log_from,
+            keys: joins.keys,
             look_again: joins.look_again,
             arbiter: self.arbiter,
             events: args.events.clone(),

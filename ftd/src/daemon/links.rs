@@ -1,7 +1,13 @@
 //! TCP connections of the logging channel: bytes in, messages out, and the other way round.
 //!
+//! * `door`: how fast strangers are let in.
+//! * [`session`]: TLS, where the channel has that.
 //! * [`writer`]: the sending half, which another thread may use as well.
+//!
+//! What a stranger can take of this host: a place among few (the core's), for seconds, and a few kilobytes.
 
+mod door;
+pub mod session;
 pub mod writer;
 
 use std::collections::BTreeMap;
@@ -15,7 +21,11 @@ use replay::EncodedEpoch;
 use replay::frame::{FrameDecoder, MAX_FRAME_BYTES, encode_epoch_into, encode_into};
 use replay::protocol::{LinkLoss, Message, PeerId};
 
+use self::door::Door;
+use self::session::{ChannelError, Session, is_encrypted};
 use self::writer::{SideDoor, Writer};
+use crate::host::clock::monotonic_ns;
+use crate::keys::HostKeys;
 
 /// Bytes read from a connection at once.
 const READ_BYTES: usize = 256 << 10;
@@ -33,13 +43,30 @@ pub enum Served {
     Lost(LinkLoss),
 }
 
+/// How far a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The other host has not answered yet.
+    Dialling,
+    /// TLS: the other side is not known yet.
+    Handshaking,
+    /// Nothing has come on a connection without TLS.
+    Fresh,
+    /// Messages may come.
+    Open,
+}
+
 struct Link {
     stream: TcpStream,
     token: Token,
     decoder: FrameDecoder,
     writer: Arc<Mutex<Writer>>,
-    connected: bool,
+    phase: Phase,
+    /// The connection has TLS.
+    secure: bool,
     dialled: bool,
+    /// The other side has said TLS' goodbye.
+    left: bool,
     /// Close once `outgoing` is sent.
     closing: bool,
 }
@@ -50,16 +77,27 @@ pub struct Links {
     next_peer: u64,
     first_token: usize,
     buffer: Vec<u8>,
+    /// `None`: the channel is not encrypted.
+    keys: Option<HostKeys>,
+    door: Door,
+    /// The connection that is being made.
+    dialling: Option<PeerId>,
+    trouble: Trouble,
 }
 
 impl Links {
-    /// No connections yet; they get mio tokens from `first_token` on.
-    pub fn new(first_token: usize) -> Links {
+    /// No connections yet; they get mio tokens from `first_token` on. With `keys` they have TLS, and only
+    /// hosts of the same pair are listened to.
+    pub fn new(first_token: usize, keys: Option<HostKeys>) -> Links {
         Links {
             links: BTreeMap::new(),
             next_peer: 1,
             first_token,
             buffer: vec![0; READ_BYTES],
+            keys,
+            door: Door::default(),
+            dialling: None,
+            trouble: Trouble::default(),
         }
     }
 
@@ -73,28 +111,44 @@ impl Links {
         let token = Token(self.first_token + self.next_peer as usize);
         self.next_peer += 1;
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        let mut writer = Writer::new(&stream)?;
+        let session = match &self.keys {
+            Some(keys) => Some(Session::new(keys, dialled)?),
+            None => None,
+        };
+        let secure = session.is_some();
+        let mut writer = Writer::new(&stream, session)?;
         writer.set_connected(!dialled);
         let link = Link {
             stream,
             token,
             decoder: FrameDecoder::new(),
             writer: Arc::new(Mutex::new(writer)),
-            connected: !dialled,
+            phase: match (dialled, secure) {
+                (true, _) => Phase::Dialling,
+                (false, true) => Phase::Handshaking,
+                (false, false) => Phase::Fresh,
+            },
+            secure,
             dialled,
+            left: false,
             closing: false,
         };
-        if link.connected {
+        if !dialled {
             let _ = link.stream.set_nodelay(true);
         }
         self.links.insert(peer, link);
         Ok(peer)
     }
 
-    /// Takes the connections that wait at `listener`.
+    /// Takes the connections that wait at `listener`, as fast as strangers are let in; the others wait there
+    /// until [`Links::accept_at`].
     pub fn accept(&mut self, registry: &Registry, listener: &TcpListener) -> Vec<PeerId> {
         let mut peers = Vec::new();
-        while let Ok((stream, from)) = listener.accept() {
+        while self.door.opens(monotonic_ns()) {
+            let Ok((stream, from)) = listener.accept() else {
+                self.door.nobody_waits();
+                break;
+            };
             tracing::debug!("connection from {from}");
             match self.add(registry, stream, false) {
                 Ok(peer) => peers.push(peer),
@@ -104,10 +158,21 @@ impl Links {
         peers
     }
 
-    /// Dials `address`; [`LinkEvent::Connected`] or [`LinkEvent::Lost`] follows.
+    /// When to look at the listener again without being told to, if somebody may wait there.
+    pub fn accept_at(&self) -> Option<u64> {
+        self.door.opens_at()
+    }
+
+    /// Dials `address`; [`Served::Connected`] or [`Served::Lost`] follows, unless this is called again
+    /// before.
     pub fn dial(&mut self, registry: &Registry, address: SocketAddr) -> io::Result<PeerId> {
+        if let Some(before) = self.dialling.take() {
+            self.drop_link(registry, before);
+        }
         let stream = TcpStream::connect(address)?;
-        self.add(registry, stream, true)
+        let peer = self.add(registry, stream, true)?;
+        self.dialling = Some(peer);
+        Ok(peer)
     }
 
     /// The connection that has this token.
@@ -203,10 +268,34 @@ impl Links {
         let Some(link) = self.links.get_mut(&peer) else {
             return Served::Idle;
         };
+        let address = link.stream.peer_addr().ok();
         let served = link.serve(&mut self.buffer);
+        let served = match served {
+            Ok(served) => served,
+            Err(error) => {
+                // A stranger who has left, of which there are many, is no news; a peer that is lost is told
+                // of elsewhere.
+                let news = match error {
+                    ChannelError::LeftEarly => link.dialled,
+                    ChannelError::Truncated => false,
+                    _ => true,
+                };
+                if news {
+                    self.trouble.tell(address, &error.to_string());
+                }
+                Served::Lost(match error {
+                    ChannelError::LeftEarly => LinkLoss::Closed,
+                    error => LinkLoss::Broken(error.to_string()),
+                })
+            }
+        };
         let closing = link.closing;
-        if matches!(served, Served::Lost(_)) || closing && link.is_flushed() {
+        let over = matches!(served, Served::Lost(_));
+        if over || closing && link.is_flushed() {
             self.drop_link(registry, peer);
+        }
+        if self.dialling == Some(peer) && (over || matches!(served, Served::Connected)) {
+            self.dialling = None;
         }
         if closing { Served::Idle } else { served }
     }
@@ -232,27 +321,94 @@ impl Link {
         self.writer().backlog_bytes() == 0
     }
 
-    fn serve(&mut self, buffer: &mut [u8]) -> Served {
-        if !self.connected {
-            return self.finish_connect();
+    fn serve(&mut self, buffer: &mut [u8]) -> Result<Served, ChannelError> {
+        if self.phase == Phase::Dialling {
+            match self.finish_connect() {
+                Served::Connected if self.secure => self.phase = Phase::Handshaking,
+                Served::Connected => {
+                    self.phase = Phase::Fresh;
+                    return Ok(Served::Connected);
+                }
+                other => return Ok(other),
+            }
         }
         let sent = self.writer().flush();
         loop {
             return match self.stream.read(buffer) {
-                Ok(0) => Served::Lost(LinkLoss::Closed),
-                Ok(count) => {
-                    self.decoder.push(&buffer[..count]);
-                    Served::Read
-                }
+                Ok(0) => self.end(),
+                Ok(count) => match self.take(&buffer[..count])? {
+                    Served::Idle => continue,
+                    served => Ok(served),
+                },
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() != ErrorKind::WouldBlock => Served::Lost(loss(&error)),
+                Err(error) if error.kind() != ErrorKind::WouldBlock => self.fail(&error),
                 // Only now: a peer that has left in order, and was reset for what it no longer read, has
                 // said goodbye before.
                 Err(_) => match &sent {
-                    Ok(()) => Served::Idle,
-                    Err(error) => Served::Lost(loss(error)),
+                    Ok(()) => Ok(Served::Idle),
+                    Err(error) => self.fail(error),
                 },
             };
+        }
+    }
+
+    /// Takes in what the socket gave.
+    fn take(&mut self, bytes: &[u8]) -> Result<Served, ChannelError> {
+        if !self.secure {
+            if self.phase == Phase::Fresh && is_encrypted(bytes) {
+                return Err(ChannelError::Encrypted);
+            }
+            self.phase = Phase::Open;
+            self.decoder.push(bytes);
+            return Ok(Served::Read);
+        }
+        let Link {
+            writer, decoder, ..
+        } = self;
+        let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(session) = writer.session() else {
+            return Ok(Served::Idle);
+        };
+        let mut heard = false;
+        let taken = session.take(bytes, |said| {
+            heard = true;
+            decoder.push(said);
+        });
+        let known = !session.is_handshaking();
+        let answers = session.wants_write();
+        // Its own failure shows when the connection is read again; what was said before it counts.
+        let flushed = match answers || taken.is_err() {
+            true => writer.flush(),
+            false => Ok(()),
+        };
+        drop(writer);
+        self.left |= taken?;
+        if let Err(error) = flushed {
+            tracing::debug!("cannot answer in TLS: {error}");
+        }
+        if self.phase == Phase::Handshaking && known {
+            self.phase = Phase::Open;
+            if self.dialled {
+                return Ok(Served::Connected);
+            }
+        }
+        Ok(if heard { Served::Read } else { Served::Idle })
+    }
+
+    /// The connection was closed.
+    fn end(&self) -> Result<Served, ChannelError> {
+        match self.phase {
+            Phase::Handshaking => Err(ChannelError::LeftEarly),
+            _ if self.secure && !self.left => Err(ChannelError::Truncated),
+            _ => Ok(Served::Lost(LinkLoss::Closed)),
+        }
+    }
+
+    /// The socket has failed. Of one with TLS nothing follows: anybody can send a reset.
+    fn fail(&self, error: &io::Error) -> Result<Served, ChannelError> {
+        match loss(error) {
+            LinkLoss::Closed if self.secure => self.end(),
+            loss => Ok(Served::Lost(loss)),
         }
     }
 
@@ -263,7 +419,6 @@ impl Link {
         }
         match self.stream.peer_addr() {
             Ok(_) => {
-                self.connected = true;
                 self.writer().set_connected(true);
                 let _ = self.stream.set_nodelay(true);
                 Served::Connected
@@ -271,6 +426,31 @@ impl Link {
             Err(error) if error.kind() == ErrorKind::NotConnected => Served::Idle,
             Err(error) => Served::Lost(loss(&error)),
         }
+    }
+}
+
+/// What is told of connections that come to nothing: who dials does so several times a second, and strangers
+/// must not fill the journal.
+#[derive(Debug, Default)]
+struct Trouble {
+    told: Option<(String, u64)>,
+}
+
+impl Trouble {
+    /// The same is told again after a minute, something else after a second.
+    fn tell(&mut self, address: Option<SocketAddr>, what: &str) {
+        const SECOND: u64 = 1_000_000_000;
+        let now = monotonic_ns();
+        let who = address.map_or("a host".to_owned(), |address| address.to_string());
+        if let Some((before, at)) = &self.told {
+            let pause = if before == what { 60 * SECOND } else { SECOND };
+            if now.saturating_sub(*at) < pause {
+                tracing::debug!("logging channel, {who}: {what}");
+                return;
+            }
+        }
+        tracing::warn!("logging channel, {who}: {what}");
+        self.told = Some((what.to_owned(), now));
     }
 }
 

@@ -59,6 +59,7 @@ use crate::cli::GuestOptions;
 use crate::control::Control;
 use crate::host::clock::monotonic_ns;
 use crate::host::disk::Label;
+use crate::keys::HostKeys;
 use crate::outside::backends::Backends;
 use crate::outside::outbox::Outbox;
 use crate::outside::own_disks::OwnDisks;
@@ -89,6 +90,8 @@ pub struct PairOptions {
     pub listen: Option<SocketAddr>,
     /// Where primaries may be.
     pub log_from: Vec<SocketAddr>,
+    /// The channel's keys; `None` leaves it open.
+    pub keys: Option<HostKeys>,
     /// A joiner that finds no primary looks by itself whether there is one left, and ends if there is none.
     pub look_again: bool,
     /// Who decides.
@@ -205,7 +208,7 @@ impl Pair {
         let own_disks = options.own_disks.as_ref().map(|_| backends.own_disks());
         let kept = Kept::new(primary, &options.core.facts.vm_id, &shell);
         Ok(Pair {
-            links: Links::new(FIRST_LINK),
+            links: Links::new(FIRST_LINK, options.keys),
             core: Core::new(options.core, monotonic_ns()),
             actions: Vec::new(),
             held: Held::default(),
@@ -298,6 +301,13 @@ impl Pair {
             self.look_for_a_primary();
             self.tell_manager();
             self.redial();
+            if self
+                .links
+                .accept_at()
+                .is_some_and(|at| at <= monotonic_ns())
+            {
+                self.accept()?;
+            }
             self.tell_hashes()?;
             self.outbox
                 .clog(self.links.backlog_bytes_max() > BACKLOG_BYTES_MAX);
@@ -307,7 +317,7 @@ impl Pair {
 
     fn wait(&mut self, events: &mut Events) -> Result<()> {
         let now = monotonic_ns();
-        let due = [self.dial_at, self.managed.due_ns()];
+        let due = [self.dial_at, self.managed.due_ns(), self.links.accept_at()];
         let next = due
             .into_iter()
             .flatten()

@@ -9,6 +9,8 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::session::Session;
+
 /// What the kernel may hold of a connection that it has not sent yet, in bytes: what is queued
 /// behind it, a heartbeat or the snapshot for which a guest stands, waits for so much.
 const UNSENT_MAX: libc::c_int = 128 << 10;
@@ -18,20 +20,24 @@ const UNSENT_MAX: libc::c_int = 128 << 10;
 pub struct Writer {
     /// `None` once it is closed.
     stream: Option<TcpStream>,
+    /// Both halves of the connection's TLS, if it has that.
+    session: Option<Session>,
     connected: bool,
+    /// Frames as they are, sealed or not.
     outgoing: Vec<u8>,
     sent: usize,
 }
 
 impl Writer {
     /// For a non-blocking socket, which goes on to be the caller's.
-    pub(super) fn new(socket: &impl AsFd) -> io::Result<Writer> {
+    pub(super) fn new(socket: &impl AsFd, session: Option<Session>) -> io::Result<Writer> {
         let stream = TcpStream::from(socket.as_fd().try_clone_to_owned()?);
         if let Err(error) = limit_unsent(&stream) {
             tracing::debug!("no TCP_NOTSENT_LOWAT: {error}");
         }
         Ok(Writer {
             stream: Some(stream),
+            session,
             connected: false,
             outgoing: Vec::new(),
             sent: 0,
@@ -48,9 +54,15 @@ impl Writer {
         &mut self.outgoing
     }
 
-    /// Bytes that wait.
+    /// Bytes that wait; sealed ones, of which there are few, count as one.
     pub(super) fn backlog_bytes(&self) -> usize {
-        self.outgoing.len() - self.sent
+        let sealed = self.session.as_ref().is_some_and(Session::wants_write);
+        self.outgoing.len() - self.sent + usize::from(sealed && self.connected)
+    }
+
+    /// The connection's TLS.
+    pub(super) fn session(&mut self) -> Option<&mut Session> {
+        self.session.as_mut()
     }
 
     /// Writes what the socket takes.
@@ -58,10 +70,21 @@ impl Writer {
         let Some(stream) = &mut self.stream else {
             return Err(ErrorKind::NotConnected.into());
         };
-        while self.connected && self.sent < self.outgoing.len() {
-            match stream.write(&self.outgoing[self.sent..]) {
+        while self.connected {
+            let written = match &mut self.session {
+                Some(session) if session.wants_write() => session.write_to(stream),
+                Some(session) if session.is_handshaking() => break,
+                _ if self.sent == self.outgoing.len() => break,
+                Some(session) => {
+                    self.sent += session.seal(&self.outgoing[self.sent..]);
+                    continue;
+                }
+                None => stream.write(&self.outgoing[self.sent..]),
+            };
+            match written {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => self.sent += count,
+                Ok(count) if self.session.is_none() => self.sent += count,
+                Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -79,6 +102,13 @@ impl Writer {
 
     /// Gives the socket up, and what waits with it.
     pub(super) fn close(&mut self) {
+        if let (Some(stream), Some(session)) = (&mut self.stream, &mut self.session)
+            && self.connected
+        {
+            session.say_goodbye();
+            // Whoever does not take it at once finds out by the connection's end.
+            let _ = session.write_to(stream);
+        }
         self.stream = None;
         self.outgoing = Vec::new();
         self.sent = 0;
@@ -133,9 +163,19 @@ impl SideDoor {
         if writer.backlog_bytes() > 0 {
             return Sent::Later;
         }
+        let writer = &mut *writer;
         let Some(stream) = &mut writer.stream else {
             return Sent::Gone;
         };
+        if let Some(session) = &mut writer.session {
+            // What is sealed must go: the loop sends what the socket does not take now.
+            let sealed = session.seal(frame);
+            writer.outgoing.extend_from_slice(&frame[sealed..]);
+            return match writer.flush() {
+                Ok(()) => Sent::Yes,
+                Err(_) => Sent::Gone,
+            };
+        }
         loop {
             return match stream.write(frame) {
                 Ok(count) => {
@@ -166,7 +206,7 @@ mod tests {
         let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         near.set_nonblocking(true).unwrap();
         let (far, _) = listener.accept().unwrap();
-        let mut writer = Writer::new(&near).unwrap();
+        let mut writer = Writer::new(&near, None).unwrap();
         writer.set_connected(true);
         (writer, far)
     }

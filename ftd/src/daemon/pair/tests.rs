@@ -65,6 +65,7 @@ fn side(image: &Path, start: Start) -> Option<Pair> {
         core: Config::new(start, "here", facts),
         listen: None,
         log_from: Vec::new(),
+        keys: None,
         look_again: false,
         arbiter: Box::new(Mute),
         events: None,

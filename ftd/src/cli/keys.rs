@@ -1,0 +1,42 @@
+//! `ftd keys`: makes the keys by which the hosts of a pair know each other.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::keys::make::{Made, make};
+
+/// Options of `ftd keys`.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Directory to write to: HOST.pem for each host, and pair.ca, which signs for further hosts later.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// A host of the pair; for each one [default: host1 and host2].
+    #[arg(long, value_name = "NAME")]
+    host: Vec<String>,
+}
+
+/// Runs it.
+pub fn run(options: &Options) -> Result<()> {
+    let hosts = match options.host.is_empty() {
+        true => ["host1", "host2"].map(str::to_owned).to_vec(),
+        false => options.host.clone(),
+    };
+    print!("{}", text(&make(&options.out, &hosts)?));
+    Ok(())
+}
+
+fn text(made: &Made) -> String {
+    let authority = made.authority.display();
+    let mut text = match made.authority_was_there {
+        true => format!("{authority} was there and has signed:\n"),
+        false => format!("{authority} is new and has signed:\n"),
+    };
+    for host in &made.hosts {
+        text += &format!("  {}\n", host.display());
+    }
+    text + "Bring each file to its host, by scp say, and name it there with --keys (in a configuration: keys).\n\
+            Keep pair.ca off the hosts: whoever has it can make keys of this pair.\n"
+}
