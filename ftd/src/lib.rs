@@ -11,6 +11,7 @@
 //! * [`keys`]: who may speak on the logging channel.
 //! * [`outside`]: between the vCPU thread and the host's back ends.
 //! * [`run`]: the vCPU thread: the loops of a live and of a replaying guest.
+//! * [`sandbox`]: what is left to this process once everything is open.
 //! * [`setup`]: from options to a guest that can be entered.
 //! * [`signals`]: SIGINT and SIGTERM: stop in order, then at once.
 //! * [`solo`]: a guest on this host alone, recorded or not.
@@ -25,6 +26,7 @@ pub mod host;
 pub mod keys;
 pub mod outside;
 pub mod run;
+pub mod sandbox;
 pub mod setup;
 pub mod signals;
 pub mod solo;

@@ -88,7 +88,12 @@ pub fn run(
     let registry = poll.registry();
     let outbox = Arc::new(Outbox::new(Waker::new(registry, OUTBOX)?));
     let inbox = Arc::new(Inbox::default());
-    let mut backends = Backends::open(options, &shell.disks, Arc::clone(&inbox), true)?;
+    let mut log = match solo.log {
+        Some(path) => Some(LogFile::create(path, shell, booted)?),
+        None => None,
+    };
+    let sandbox = options.sandbox();
+    let mut backends = Backends::open(options, &shell.disks, Arc::clone(&inbox), true, &sandbox)?;
     registry.register(
         &mut SourceFd(&stop_signals.as_raw_fd()),
         SIGNALS,
@@ -104,10 +109,6 @@ pub fn run(
         registry.register(&mut SourceFd(&fd), CONTROL, Interest::READABLE)?;
     }
     let mut asked = Asked::new(solo.log.is_some(), shell, &inbox);
-    let mut log = match solo.log {
-        Some(path) => Some(LogFile::create(path, shell, booted)?),
-        None => None,
-    };
     if log.is_some() {
         inbox.order(Order::BeginLog {
             first: 1,
@@ -116,6 +117,7 @@ pub fn run(
             disks: None,
         });
     }
+    sandbox.close()?;
     let started = Instant::now();
     let live = LiveOptions {
         wait_for_log: log.is_some(),

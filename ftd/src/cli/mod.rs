@@ -23,6 +23,7 @@ mod primary;
 mod record;
 mod replay_log;
 mod run_alone;
+mod sandbox;
 mod seat;
 
 use std::io::{IsTerminal as _, Write as _};

@@ -8,8 +8,10 @@ use replay::EpochPolicy;
 use vmm::clock::Clock;
 use vmm::cpu_model::CpuModel;
 
+use super::sandbox::SandboxArgs;
 use crate::host::console::ConsoleSpec;
 use crate::host::disk::DiskFormat;
+use crate::sandbox::Sandbox;
 
 /// What guest to run, and on which of the host's disks and networks.
 #[derive(Debug, Clone, Args)]
@@ -86,9 +88,20 @@ pub struct GuestOptions {
     #[arg(long, value_name = "N", default_value_t = 512,
           value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub epoch_entries: u32,
+    #[command(flatten)]
+    pub(crate) sandbox: SandboxArgs,
 }
 
 impl GuestOptions {
+    /// What is left to the process once everything is open.
+    pub fn sandbox(&self) -> Sandbox {
+        let sandbox = self.sandbox.sandbox();
+        match &self.image {
+            Some(image) => sandbox.needs(image),
+            None => sandbox,
+        }
+    }
+
     /// `patience_ms` as a duration.
     pub fn patience(&self) -> Duration {
         Duration::from_millis(self.patience_ms)

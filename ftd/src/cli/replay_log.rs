@@ -15,6 +15,7 @@ use vmm::clock::Clock;
 use vmm::cpu_model::CpuModel;
 use vmm::guest::StateHash;
 
+use super::sandbox::SandboxArgs;
 use crate::host::disk::{Disk, DiskOptions};
 use crate::run::RunError;
 use crate::run::replaying::{Replayed, Source, follow};
@@ -43,6 +44,8 @@ pub struct Options {
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
 }
 
 struct LogSource {
@@ -96,6 +99,9 @@ pub fn run(options: &Options) -> Result<()> {
     let mut shell = Shell::for_log(&options.kvm, cpu_model, clock, header.ram_bytes, config)?;
     shell.set_skid(options.skid);
     let guest = shell.empty_guest()?;
+    let sandbox = options.sandbox.sandbox();
+    sandbox.give_rights_up()?;
+    sandbox.close()?;
     let started = Instant::now();
     let source = LogSource { reader, epochs: 0 };
     let mut replayed = follow(guest, source).with_context(|| format!("cannot replay {name}"))?;

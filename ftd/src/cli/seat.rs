@@ -164,6 +164,7 @@ impl Seat {
             keys: joins.keys,
             look_again: joins.look_again,
             arbiter: self.arbiter,
+            shared: args.shared.clone(),
             events: args.events.clone(),
             control: self.control,
             live: LiveOptions {

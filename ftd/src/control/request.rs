@@ -12,6 +12,8 @@ pub enum Request {
     Failover,
     /// Change a bit of this copy of the guest: a test hook.
     Flip(Flip),
+    /// Make a system call that is not allowed: a test hook.
+    BreakOut,
 }
 
 /// A line that is no request.
@@ -32,7 +34,11 @@ enum Wire {
     // With braces it has no unknown fields either.
     Status {},
     Failover {},
-    Flip { what: String },
+    Flip {
+        what: String,
+    },
+    #[serde(rename = "break-out")]
+    BreakOut {},
 }
 
 impl Request {
@@ -44,6 +50,7 @@ impl Request {
         match serde_json::from_slice(line).map_err(RequestError::Unknown)? {
             Wire::Status {} => Ok(Request::Status),
             Wire::Failover {} => Ok(Request::Failover),
+            Wire::BreakOut {} => Ok(Request::BreakOut),
             Wire::Flip { what } => Ok(Request::Flip(what.parse()?)),
         }
     }

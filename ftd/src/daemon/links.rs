@@ -268,7 +268,6 @@ impl Links {
         let Some(link) = self.links.get_mut(&peer) else {
             return Served::Idle;
         };
-        let address = link.stream.peer_addr().ok();
         let served = link.serve(&mut self.buffer);
         let served = match served {
             Ok(served) => served,
@@ -281,6 +280,7 @@ impl Links {
                     _ => true,
                 };
                 if news {
+                    let address = link.stream.peer_addr().ok();
                     self.trouble.tell(address, &error.to_string());
                 }
                 Served::Lost(match error {

@@ -66,6 +66,7 @@ use crate::outside::own_disks::OwnDisks;
 use crate::run::gauges::Gauges;
 use crate::run::inbox::Inbox;
 use crate::run::live::LiveOptions;
+use crate::sandbox::Sandbox;
 use crate::setup::Shell;
 use crate::signals::StopSignals;
 
@@ -96,6 +97,8 @@ pub struct PairOptions {
     pub look_again: bool,
     /// Who decides.
     pub arbiter: Box<dyn Arbiter>,
+    /// Where it does: the shared storage.
+    pub shared: PathBuf,
     /// File for events.
     pub events: Option<PathBuf>,
     /// Choices of the vCPU loop.
@@ -145,6 +148,7 @@ pub struct Pair {
     gauges: Arc<Gauges>,
     kept: Kept,
     live: LiveOptions,
+    sandbox: Sandbox,
     peer_lost_at: Option<u64>,
     /// The last epoch of the primary before this one whose outputs are out for sure.
     released_before: u64,
@@ -172,7 +176,15 @@ impl Pair {
         let outbox = Arc::new(Outbox::new(Waker::new(registry, OUTBOX)?));
         let inbox = Arc::new(Inbox::default());
         let primary = guest.is_some();
-        let backends = Backends::open(guest_options, &shell.disks, Arc::clone(&inbox), primary)?;
+        let mut journal = Journal::open(options.events.as_deref())?;
+        let sandbox = guest_options.sandbox().needs(&options.shared);
+        let backends = Backends::open(
+            guest_options,
+            &shell.disks,
+            Arc::clone(&inbox),
+            primary,
+            &sandbox,
+        )?;
         if let Some(tap) = backends.tap_fd() {
             registry.register(&mut SourceFd(&tap), TAP, Interest::READABLE)?;
         }
@@ -196,7 +208,6 @@ impl Pair {
             }
             None => None,
         };
-        let mut journal = Journal::open(options.events.as_deref())?;
         let role = if primary { "primary" } else { "backup" };
         journal.event(
             "started",
@@ -235,6 +246,7 @@ impl Pair {
             gauges: Arc::default(),
             kept,
             live: options.live,
+            sandbox,
             peer_lost_at: None,
             released_before: 0,
             join_started_at: None,
@@ -256,6 +268,7 @@ impl Pair {
 
     /// Runs this side to its end.
     pub fn run(mut self) -> Result<()> {
+        self.sandbox.close()?;
         if let Err(error) = self.turns() {
             let why = format!("{error:#}");
             if self.leave(Event::Failed { why }).is_err() || self.halt.is_none() {

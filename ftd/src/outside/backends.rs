@@ -14,6 +14,7 @@ use crate::host::disk::{Disk, DiskWorker};
 use crate::host::tap::{Tap, TapOptions};
 use crate::outside::own_disks::{Ledger, OwnDisks};
 use crate::run::inbox::Inbox;
+use crate::sandbox::Sandbox;
 
 /// Most frames taken from the TAP before other events get their turn.
 const FRAMES_A_TURN: usize = 64;
@@ -41,14 +42,28 @@ pub struct Backends {
 }
 
 impl Backends {
-    /// Opens TAP and console as the options say, and starts the disks' threads. With `live` false
-    /// the TAP stays down: another host has the guest's address.
+    /// Opens TAP and console as the options say, gives up the rights that took, and starts the disks'
+    /// threads. With `live` false the TAP stays down: another host has the guest's address.
     pub fn open(
         options: &GuestOptions,
         disks: &[Arc<Disk>],
         inbox: Arc<Inbox>,
         live: bool,
+        sandbox: &Sandbox,
     ) -> Result<Backends> {
+        let tap = if options.bridge.is_some() || options.tap.is_some() {
+            Some(Tap::open(&TapOptions {
+                name: options.tap.clone(),
+                bridge: options.bridge.clone(),
+                mtu: None,
+                up: live,
+            })?)
+        } else {
+            None
+        };
+        let console = HostConsole::open(&options.console)?;
+        // Before the first thread: each has rights of its own.
+        sandbox.give_rights_up()?;
         let mut workers = Vec::new();
         let ledger = Arc::new(Ledger::default());
         for (index, disk) in disks.iter().enumerate() {
@@ -70,22 +85,12 @@ impl Backends {
                 Box::new(completion),
             )?);
         }
-        let tap = if options.bridge.is_some() || options.tap.is_some() {
-            Some(Tap::open(&TapOptions {
-                name: options.tap.clone(),
-                bridge: options.bridge.clone(),
-                mtu: None,
-                up: live,
-            })?)
-        } else {
-            None
-        };
         Ok(Backends {
             disks: Arc::new(workers),
             ledger,
             frame: vec![0; tap.as_ref().map_or(0, Tap::frame_bytes_max)],
             tap,
-            console: HostConsole::open(&options.console)?,
+            console,
             addresses: AddressLearner::new(options.mac.0),
             inbox,
             frames_lost: 0,
