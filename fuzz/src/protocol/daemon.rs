@@ -269,7 +269,7 @@ impl Daemon {
             matches!(status.role, Role::Alone | Role::Primary),
             "{told}"
         );
-        assert!(status.generation <= 1 << 62);
+        assert!(status.generation < 1 << 63);
     }
 
     fn carry_out(&mut self, action: Action) {
@@ -340,7 +340,7 @@ impl Daemon {
                 (self.executed, self.verified) = (0, 0);
             }
             Action::AskArbiter { generation } => {
-                assert!(generation > 0 && self.asked.len() < 16);
+                assert!(generation > 0);
                 self.asked.push_back(generation);
             }
             Action::Halt { .. } => {
