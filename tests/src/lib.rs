@@ -3,11 +3,13 @@
 //!
 //! * [`program`]: building and running `ftd`.
 //! * [`control`]: asking a running `ftd`.
+//! * [`etcd`]: a real etcd of this machine's.
 //! * [`guests`]: the tiny guests, and disk images.
 //! * [`pair`]: a primary and a backup on this machine.
 //! * [`replayed`]: a recording and its replay.
 
 pub mod control;
+pub mod etcd;
 pub mod guests;
 pub mod pair;
 pub mod program;

@@ -1,4 +1,4 @@
-//! A primary and a backup on this machine, with the arbiter in a directory.
+//! A primary and a backup on this machine, with the arbiter in a directory if nothing else is said.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -91,6 +91,7 @@ pub struct Pair {
     address: String,
     /// Options of the logging channel: the primary's, and a backup's.
     channel: [Vec<String>; 2],
+    shared: String,
 }
 
 impl Pair {
@@ -98,12 +99,14 @@ impl Pair {
     pub fn new() -> Pair {
         let directory = tempfile::tempdir().expect("a temporary directory");
         std::fs::create_dir(directory.path().join("shared")).expect("a directory for the arbiter");
+        let shared = text(&directory.path().join("shared"));
         let address = free_address();
         let channel = [Vec::new(), Vec::new()];
         Pair {
             directory,
             address,
             channel,
+            shared,
         }
     }
 
@@ -124,6 +127,14 @@ impl Pair {
         ])
         .succeeded();
         self.channel = hosts.map(|host| vec!["--keys".to_owned(), format!("{out}/{host}.pem")]);
+    }
+
+    /// A new pair whose arbiter is somewhere else.
+    pub fn sharing(shared: String) -> Pair {
+        Pair {
+            shared,
+            ..Pair::new()
+        }
     }
 
     /// The directory of everything that belongs to this pair.
@@ -188,11 +199,10 @@ impl Pair {
             at(&format!("{name}.events")),
         );
         let control = at(&format!("{name}.control"));
-        let shared = text(&at("shared"));
         let console_option = format!("file:{}", text(&console));
         let (events_option, control_option) = (text(&events), text(&control));
         let mut all = arguments.to_vec();
-        all.extend(["--shared", &shared, "--events", &events_option]);
+        all.extend(["--shared", &self.shared, "--events", &events_option]);
         all.extend(["--control", &control_option]);
         for (option, default) in [("--memory", "16"), ("--console", console_option.as_str())] {
             if !arguments.contains(&option) {

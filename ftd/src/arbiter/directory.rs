@@ -252,7 +252,7 @@ impl Arbiter for DirectoryArbiter {
 
 /// A file name that stands for `id` and for no other: letters, digits, '-' and '_' as they are,
 /// other bytes as '%' and two hex digits; a hash (after '%%') if that grows too long.
-fn encode(id: &str) -> String {
+pub(super) fn encode(id: &str) -> String {
     let mut name = String::new();
     for byte in id.bytes() {
         match byte {

@@ -1,13 +1,14 @@
 //! The atomic test-and-set that decides who may go on alone (Scales et al. 2010, section 2.3).
 //!
 //! Each time the pair may have split, both hosts ask for the next *generation*. One of them wins it,
-//! for ever; the other must halt. Two kinds of shared storage will do:
+//! for ever; the other must halt. Three kinds of shared storage will do:
 //!
 //! * [`directory`]: a file system that both hosts mount. link(2) is the test-and-set.
 //! * [`region`]: a block device (or a file) that both can read and write, with no atomic
 //!   instruction at all: Disk Paxos over plain sectors. Its parts are [`paxos`], the protocol as a
 //!   state machine without I/O, [`record`], what a sector holds, [`layout`], where the sectors are,
 //!   and [`format_device`], which prepares the device.
+//! * [`etcd`]: a cluster of etcd, which the hosts reach over the network. A transaction is the test-and-set.
 //!
 //! [`sign`] has the winner say that it is still there, and [`vacancy`] keeps a guest from being
 //! started a second time.
@@ -15,7 +16,7 @@
 //! # Blocking
 //!
 //! Storage may hang, and then so does every call here, for as long as the kernel retries: NFS and
-//! iSCSI do so for minutes or for ever. The daemon therefore runs the arbiter in a thread of its
+//! iSCSI do so for minutes or for ever (etcd for less than 4 s). The daemon therefore runs the arbiter in a thread of its
 //! own and goes on waiting, holding its outputs, while there is no answer. Only
 //! [`ArbiterError::TimedOut`] comes by itself, when other hosts kept this one from a decision.
 //!
@@ -23,6 +24,7 @@
 //! open until a later call for it returns a [`Verdict`].
 
 pub mod directory;
+pub mod etcd;
 pub mod layout;
 mod open;
 pub mod paxos;
@@ -176,7 +178,26 @@ pub enum ArbiterError {
         #[source]
         source: io::Error,
     },
-    /// A file or sector that ftd can't have written as it is.
+    /// An address of an etcd that is none.
+    #[error(
+        "'{address}' is no address of an etcd: {why}; give etcd:http://HOST:2379,http://HOST2:2379/PREFIX"
+    )]
+    BadEtcd {
+        /// What was given.
+        address: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// etcd has no answer.
+    #[error("shared storage {name} can't be asked")]
+    Etcd {
+        /// The address given.
+        name: String,
+        /// Why.
+        #[source]
+        source: etcd::GatewayError,
+    },
+    /// A file, sector or key that ftd can't have written as it is.
     #[error("{} is corrupt: {what}", .path.display())]
     Corrupt {
         /// The file or device.

@@ -5,11 +5,12 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use super::directory::DirectoryArbiter;
+use super::etcd::{Address, EtcdArbiter};
 use super::region::{self, RegionArbiter};
 use super::{Arbiter, ArbiterError, HostSlot, ID_BYTES_MAX};
 
-/// Opens the arbiter on `shared` for the virtual machine `vm_id`: a directory, or a block device or
-/// file prepared by [`format_device`]. `host_id` names this host to the others and must be unique
+/// Opens the arbiter on `shared` for the virtual machine `vm_id`: a directory, a block device or
+/// file prepared by [`format_device`], or an etcd ([`Address`]). `host_id` names this host to the others and must be unique
 /// among them; a host that comes back under the same name is the same bidder. `slot` matters on a
 /// device only.
 ///
@@ -24,6 +25,9 @@ pub fn open(
 ) -> Result<Box<dyn Arbiter>, ArbiterError> {
     check_id("virtual machine", vm_id)?;
     check_id("host", host_id)?;
+    if let Some(name) = shared.to_str().filter(|name| Address::is_etcd(name)) {
+        return Ok(Box::new(EtcdArbiter::open(name, vm_id, host_id)?));
+    }
     let kind = match std::fs::metadata(shared) {
         Ok(metadata) => metadata.file_type(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -110,6 +110,18 @@ fn read(command: &Command, path: &Path) -> Result<Vec<Setting>, ConfigError> {
     })
 }
 
+/// What a file with this text says, as arguments of the command.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub fn arguments(command: &Command, text: &str) -> Result<Vec<OsString>, String> {
+    let settings = settings(command, text).map_err(|(_, what)| what)?;
+    Ok(settings
+        .into_iter()
+        .flat_map(|setting| setting.arguments)
+        .collect())
+}
+
 /// Where in the text something is wrong, and what.
 type Wrong = (usize, String);
 

@@ -26,8 +26,10 @@ mod run_alone;
 mod sandbox;
 mod seat;
 
+use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -114,6 +116,18 @@ fn log_to_stderr(filter: EnvFilter) {
         Some(_) => log.without_time().init(),
         None => log.init(),
     }
+}
+
+/// What a configuration file with this text says to `ftd pair`, as arguments of the command line.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub fn pair_arguments_of(text: &str) -> Result<Vec<OsString>, String> {
+    static COMMAND: LazyLock<clap::Command> = LazyLock::new(Cli::command);
+    let pair = COMMAND
+        .find_subcommand("pair")
+        .ok_or("there is no such command")?;
+    config::arguments(pair, text)
 }
 
 /// Parses the command line and carries it out.

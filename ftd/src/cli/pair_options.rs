@@ -15,8 +15,9 @@ use crate::setup::{DisksAre, Shell};
 #[derive(Debug, Clone, Args)]
 pub struct PairArgs {
     /// Shared storage that decides who goes on alone: a directory on a file system both hosts
-    /// mount, or a block device prepared by `ftd format-shared`.
-    #[arg(long, value_name = "DIR-OR-DEVICE")]
+    /// mount, a block device prepared by `ftd format-shared`, or an etcd
+    /// (etcd:http://HOST:2379,http://HOST2:2379/PREFIX).
+    #[arg(long, value_name = "DIR-OR-DEVICE-OR-ETCD")]
     pub shared: PathBuf,
     /// Name of the virtual machine; the same on both hosts.
     #[arg(long, value_name = "NAME", default_value = "vm")]
@@ -79,7 +80,7 @@ impl PairArgs {
         }
     }
 
-    /// A directory needs none. On a device two hosts in one slot would break the test-and-set, and a
+    /// A directory or an etcd needs none. On a device two hosts in one slot would break the test-and-set, and a
     /// host changes sides: so there is no default.
     pub(super) fn host_slot(&self) -> Result<HostSlot> {
         let number = match self.slot {

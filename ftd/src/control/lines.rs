@@ -1,33 +1,36 @@
 //! Bytes to lines.
 
 /// Longest request, in bytes.
-pub(super) const LINE_BYTES_MAX: usize = 4096;
+pub const LINE_BYTES_MAX: usize = 4096;
 
-/// A line without an end.
+/// A line of more than [`LINE_BYTES_MAX`].
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct TooLong;
+pub struct TooLong;
 
 /// What has come of a client's lines. Bounded if more is pushed only when no line is left to take.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub struct Lines {
     bytes: Vec<u8>,
 }
 
 impl Lines {
     /// Adds what came.
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
     /// Nothing more comes: what is there is a line.
-    pub(super) fn finish(&mut self) {
+    pub fn finish(&mut self) {
         if !self.bytes.is_empty() {
             self.bytes.push(b'\n');
         }
     }
 
     /// The next line that is not blank, without its end.
-    pub(super) fn next(&mut self) -> Option<Result<Vec<u8>, TooLong>> {
+    ///
+    /// # Errors
+    /// [`TooLong`], from then on.
+    pub fn next(&mut self) -> Option<Result<Vec<u8>, TooLong>> {
         loop {
             let end = self.bytes.iter().position(|byte| *byte == b'\n');
             if end.unwrap_or(self.bytes.len()) > LINE_BYTES_MAX {

@@ -13,7 +13,7 @@
 //! few, and one that does not take its answer is dropped.
 //!
 //! * [`client`]: asking a running ftd.
-//! * `lines`: bytes to lines.
+//! * [`lines`]: bytes to lines.
 //! * [`meter`]: the rate of the log.
 //! * [`prometheus`]: the report for Prometheus.
 //! * [`report`]: the answer to `status`.
@@ -22,7 +22,7 @@
 //! * [`table`]: the report for people.
 
 pub mod client;
-mod lines;
+pub mod lines;
 pub mod meter;
 pub mod prometheus;
 pub mod report;
