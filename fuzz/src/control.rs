@@ -24,7 +24,7 @@ pub fn run(data: &[u8]) {
             Ok(Request::Flip(flip)) => {
                 let _ = check_flip(flip, 1 << 30);
             }
-            Ok(Request::Status | Request::Failover) => {}
+            Ok(Request::Status | Request::Failover | Request::BreakOut) => {}
             Err(error) => assert!(!error.to_string().is_empty()),
         }
     }
@@ -35,7 +35,7 @@ fn lines(text: &[u8], piece: usize) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     for piece in text.chunks(piece) {
         lines.push(piece);
-        while let Some(line) = lines.next() {
+        while let Some(line) = lines.next_line() {
             match line {
                 Ok(line) => found.push(line),
                 Err(_) => return found,
@@ -43,7 +43,7 @@ fn lines(text: &[u8], piece: usize) -> Vec<Vec<u8>> {
         }
     }
     lines.finish();
-    while let Some(Ok(line)) = lines.next() {
+    while let Some(Ok(line)) = lines.next_line() {
         found.push(line);
     }
     found

@@ -36,7 +36,7 @@ pub mod vacancy;
 use std::io;
 use std::path::PathBuf;
 
-pub use open::{format_device, open};
+pub use open::{format_device, is_etcd, open};
 pub use sign::Sign;
 
 /// What became of a bid for a generation.

@@ -49,6 +49,11 @@ pub fn open(
     })
 }
 
+/// Whether `shared` names an etcd, and no file.
+pub fn is_etcd(shared: &Path) -> bool {
+    shared.to_str().is_some_and(Address::is_etcd)
+}
+
 /// Prepares a block device (or a file) at `path` as shared storage for the virtual machine `vm_id`,
 /// once, before any host uses it. Overwrites its beginning ([`super::layout::AREA_BYTES`]); with
 /// `force` whatever is there, *including the decisions of a pair that is running on it*.

@@ -156,6 +156,9 @@ impl Seat {
         core.lag_ms_max = args.lag_ms;
         core.give_up_ms = args.give_up_ms;
         let label = self.label(args, guest);
+        let shared = Some(args.shared.clone()).filter(|path| !arbiter::is_etcd(path));
+        let folder = label.as_ref().map(Label::folder);
+        let opened_later = shared.into_iter().chain(folder).collect();
         Ok(PairOptions {
             core,
             own_disks: label,
@@ -164,7 +167,7 @@ impl Seat {
             keys: joins.keys,
             look_again: joins.look_again,
             arbiter: self.arbiter,
-            shared: args.shared.clone(),
+            opened_later,
             events: args.events.clone(),
             control: self.control,
             live: LiveOptions {

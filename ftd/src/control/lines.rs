@@ -30,7 +30,7 @@ impl Lines {
     ///
     /// # Errors
     /// [`TooLong`], from then on.
-    pub fn next(&mut self) -> Option<Result<Vec<u8>, TooLong>> {
+    pub fn next_line(&mut self) -> Option<Result<Vec<u8>, TooLong>> {
         loop {
             let end = self.bytes.iter().position(|byte| *byte == b'\n');
             if end.unwrap_or(self.bytes.len()) > LINE_BYTES_MAX {
@@ -53,15 +53,15 @@ mod tests {
     fn lines_come_out_whole_and_blank_ones_do_not() {
         let mut lines = Lines::default();
         lines.push(b"one");
-        assert_eq!(lines.next(), None);
+        assert_eq!(lines.next_line(), None);
         lines.push(b"\n\n \r\ntwo\nthr");
-        assert_eq!(lines.next(), Some(Ok(b"one".to_vec())));
-        assert_eq!(lines.next(), Some(Ok(b"two".to_vec())));
-        assert_eq!(lines.next(), None);
+        assert_eq!(lines.next_line(), Some(Ok(b"one".to_vec())));
+        assert_eq!(lines.next_line(), Some(Ok(b"two".to_vec())));
+        assert_eq!(lines.next_line(), None);
         lines.finish();
-        assert_eq!(lines.next(), Some(Ok(b"thr".to_vec())));
+        assert_eq!(lines.next_line(), Some(Ok(b"thr".to_vec())));
         lines.finish();
-        assert_eq!(lines.next(), None);
+        assert_eq!(lines.next_line(), None);
     }
 
     #[test]
@@ -69,10 +69,10 @@ mod tests {
         for end in [&b""[..], b"\n"] {
             let mut lines = Lines::default();
             lines.push(&[b'x'; LINE_BYTES_MAX]);
-            assert_eq!(lines.next(), None);
+            assert_eq!(lines.next_line(), None);
             lines.push(b"y");
             lines.push(end);
-            assert_eq!(lines.next(), Some(Err(TooLong)));
+            assert_eq!(lines.next_line(), Some(Err(TooLong)));
         }
     }
 }

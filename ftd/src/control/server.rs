@@ -171,7 +171,7 @@ impl Client {
         if self.waits {
             return Step::Idle;
         }
-        match self.lines.next() {
+        match self.lines.next_line() {
             Some(Ok(line)) => match answer(&line) {
                 Some(answer) if say(&mut self.stream, &answer) => Step::More,
                 Some(_) => Step::Over,

@@ -97,8 +97,8 @@ pub struct PairOptions {
     pub look_again: bool,
     /// Who decides.
     pub arbiter: Box<dyn Arbiter>,
-    /// Where it does: the shared storage.
-    pub shared: PathBuf,
+    /// Files and directories that are opened later on: the shared storage's, and the own disk's label.
+    pub opened_later: Vec<PathBuf>,
     /// File for events.
     pub events: Option<PathBuf>,
     /// Choices of the vCPU loop.
@@ -177,7 +177,8 @@ impl Pair {
         let inbox = Arc::new(Inbox::default());
         let primary = guest.is_some();
         let mut journal = Journal::open(options.events.as_deref())?;
-        let sandbox = guest_options.sandbox().needs(&options.shared);
+        let later = options.opened_later.iter();
+        let sandbox = later.fold(guest_options.sandbox(), |sandbox, path| sandbox.needs(path));
         let backends = Backends::open(
             guest_options,
             &shell.disks,

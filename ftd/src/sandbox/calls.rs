@@ -72,7 +72,7 @@ pub(super) const ANY: &[c_long] = &[
     libc::SYS_poll,
     libc::SYS_ppoll,
     libc::SYS_signalfd4,
-    // The shared directory's files, and an image that is opened at go-live.
+    // The shared directory's files, an own disk's label, and an image that is opened at go-live.
     libc::SYS_access,
     libc::SYS_faccessat,
     libc::SYS_faccessat2,
@@ -84,6 +84,7 @@ pub(super) const ANY: &[c_long] = &[
     libc::SYS_openat,
     libc::SYS_readlink,
     libc::SYS_readlinkat,
+    libc::SYS_rename,
     libc::SYS_stat,
     libc::SYS_statx,
     libc::SYS_unlink,
@@ -95,11 +96,14 @@ pub(super) const ANY: &[c_long] = &[
     libc::SYS_getsockname,
     libc::SYS_getsockopt,
     libc::SYS_recvfrom,
+    libc::SYS_recvmmsg,
     libc::SYS_recvmsg,
+    libc::SYS_sendmmsg,
     libc::SYS_sendmsg,
     libc::SYS_sendto,
     libc::SYS_setsockopt,
     libc::SYS_shutdown,
+    libc::SYS_uname,
     // The counter of a copy that is made later.
     libc::SYS_perf_event_open,
 ];
@@ -116,6 +120,7 @@ pub(super) const IOCTLS: &[u64] = &[
     libc::TIOCGPGRP,
     libc::TIOCGWINSZ,
     libc::FIONBIO,
+    libc::FIONREAD,
     libc::FIOCLEX,
     // A TAP is brought up at go-live.
     libc::SIOCGIFFLAGS,
@@ -133,5 +138,11 @@ pub(super) const IOCTLS: &[u64] = &[
     0x127f,      // BLKZEROOUT
 ];
 
-/// Families of sockets that are made: the service manager's, and the other host's.
-pub(super) const FAMILIES: &[libc::c_int] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
+/// Families of sockets that are made: the service manager's, the other host's, and the one by which the C library
+/// finds out what addresses there are when it looks etcd's name up.
+pub(super) const FAMILIES: &[libc::c_int] = &[
+    libc::AF_UNIX,
+    libc::AF_INET,
+    libc::AF_INET6,
+    libc::AF_NETLINK,
+];

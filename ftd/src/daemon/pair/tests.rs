@@ -68,7 +68,7 @@ fn side(image: &Path, start: Start) -> Option<Pair> {
         keys: None,
         look_again: false,
         arbiter: Box::new(Mute),
-        shared: "/dev/null".into(),
+        opened_later: Vec::new(),
         events: None,
         control: None,
         own_disks: None,

@@ -43,6 +43,14 @@ impl Label {
         &self.path
     }
 
+    /// The directory that it is in.
+    pub fn folder(&self) -> PathBuf {
+        match self.path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+            _ => PathBuf::from("."),
+        }
+    }
+
     /// The names in it; none if there is no file, or it is not one of ftd's.
     ///
     /// # Errors
@@ -114,10 +122,7 @@ impl Label {
 
     /// So that a host that loses its power finds the file as it was left.
     fn sync_folder(&self) -> io::Result<()> {
-        match self.path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
-            _ => File::open(".")?.sync_all(),
-        }
+        File::open(self.folder())?.sync_all()
     }
 }
 
