@@ -71,10 +71,12 @@ pub enum Divergence {
 }
 
 /// The log that is still to be replayed.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Replayer {
     entries: VecDeque<(Epoch, Entry)>,
     outputs: VecDeque<u32>,
+    /// Pages of a snapshot have come out that is not complete: it may span several epochs.
+    loading: bool,
 }
 
 impl Replayer {
@@ -131,9 +133,19 @@ impl Replayer {
         let Some((_, next)) = self.entries.front() else {
             return Ok(None);
         };
-        // A snapshot is loaded anywhere between its exit and the next one.
-        let whole = matches!(next.event, Event::Pages(_) | Event::Snapshot(_));
+        // A snapshot is loaded anywhere between its exit and the next one, and so are the ends of the epochs
+        // that it spans.
+        let whole = match next.event {
+            Event::Pages(_) | Event::Snapshot(_) => true,
+            Event::Reached { .. } => self.loading,
+            Event::Input(_) | Event::Output { .. } => false,
+        };
         if next.at == at || (whole && next.at.exits() == at.exits()) {
+            match next.event {
+                Event::Pages(_) => self.loading = true,
+                Event::Snapshot(_) => self.loading = false,
+                _ => {}
+            }
             let next = self.entries.pop_front();
             return Ok(next.map(|(epoch, entry)| (epoch, entry.event)));
         }
@@ -192,6 +204,7 @@ impl Replayer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::{Point, Snapshot};
 
     fn entry(exit: u64, event: Event) -> Entry {
         Entry {
@@ -225,6 +238,42 @@ mod tests {
         ));
         assert_eq!(replayer.next_at(Position::Exit(2)), Ok(None));
         assert!(replayer.next_at(Position::Exit(5)).is_err());
+    }
+
+    /// It is taken where the primary stood, and applied where this copy stands: behind the same exit.
+    #[test]
+    fn a_snapshot_of_several_epochs_is_loaded_behind_a_counted_point() {
+        let reached = || Event::Reached {
+            digest: Digest::default(),
+        };
+        let point = Position::Counted {
+            exits: 4,
+            point: Point {
+                branches: 7,
+                rip: 0x1000,
+                rcx: 1,
+                rflags: 2,
+                registers: 2,
+            },
+        };
+        let mut replayer = Replayer::default();
+        replayer.push_epoch(
+            1,
+            vec![entry(4, Event::Pages(Vec::new())), entry(4, reached())],
+        );
+        let snapshot = Event::Snapshot(Snapshot {
+            cpu: Vec::new(),
+            machine: Vec::new(),
+            pages: Vec::new(),
+        });
+        replayer.push_epoch(2, vec![entry(4, snapshot), entry(4, reached())]);
+        for name in ["pages of a snapshot", "the end of an epoch", "a snapshot"] {
+            let (_, event) = replayer.next_at(point).unwrap().unwrap();
+            assert_eq!(event.name(), name);
+        }
+        // It stands at the exit from here on; at a point it would have run by.
+        assert!(replayer.clone().next_at(point).is_err());
+        assert!(replayer.next_at(Position::Exit(4)).unwrap().is_some());
     }
 
     #[test]

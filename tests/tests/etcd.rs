@@ -34,7 +34,7 @@ fn a_guest_is_not_started_beside_one_that_lives() {
     let pair = Pair::sharing(etcd.shared());
     let kernel = tiny("ticker");
     let mut first = pair.primary(&kernel, &["--cmdline", "count=100000"]);
-    first.wait_for_event("alone");
+    first.wait_for_event("guest_started");
     let second = pair.primary_named("second", "warn", &kernel, &["--listen", "127.0.0.1:0"]);
     second
         .running
