@@ -261,11 +261,11 @@ mod tests {
             1,
             vec![entry(4, Event::Pages(Vec::new())), entry(4, reached())],
         );
-        let snapshot = Event::Snapshot(Snapshot {
+        let snapshot = Event::Snapshot(Box::new(Snapshot {
             cpu: Vec::new(),
             machine: Vec::new(),
             pages: Vec::new(),
-        });
+        }));
         replayer.push_epoch(2, vec![entry(4, snapshot), entry(4, reached())]);
         for name in ["pages of a snapshot", "the end of an epoch", "a snapshot"] {
             let (_, event) = replayer.next_at(point).unwrap().unwrap();
