@@ -59,7 +59,7 @@ fn use_disk(disk: &Disk, mut model: Vec<u8>, requests: &mut Source<'_>) {
         // Mostly within the disk.
         let offset = match requests.u8() {
             0xff => requests.u64(),
-            _ => requests.any() * SECTOR_BYTES % capacity,
+            _ => u64::from(requests.u16()) * SECTOR_BYTES % capacity,
         };
         let sectors = u64::from(requests.u8()) % SECTORS_MAX + 1;
         let len = sectors * SECTOR_BYTES;

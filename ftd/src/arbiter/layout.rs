@@ -142,8 +142,12 @@ impl<'a> Reader<'a> {
         Some(bytes)
     }
 
+    /// None that a [`Writer`] would cut: passed on, it would be another.
     pub(super) fn take_text(&mut self) -> Option<String> {
         let [len] = self.take()?;
+        if usize::from(len) > ID_BYTES_MAX {
+            return None;
+        }
         let (text, rest) = self.0.split_at_checked(usize::from(len))?;
         self.0 = rest;
         String::from_utf8(text.to_vec()).ok()
@@ -196,5 +200,20 @@ mod tests {
         }
         assert_eq!(Header::decode(&[0; SECTOR_BYTES]), None);
         assert_eq!(Header::decode(&[]), None);
+    }
+
+    /// Found by fuzzing: such a name was read, and written again it was another.
+    #[test]
+    fn a_name_that_is_too_long_is_not_read() {
+        let sector = |len: usize| {
+            let mut writer = Writer::new(MAGIC);
+            writer.put(&[7; 16]);
+            writer.put(&[len as u8]);
+            writer.put(&vec![b'x'; len]);
+            writer.finish()
+        };
+        let longest = Header::decode(&sector(ID_BYTES_MAX)).map(|header| header.vm_id.len());
+        assert_eq!(longest, Some(ID_BYTES_MAX));
+        assert_eq!(Header::decode(&sector(ID_BYTES_MAX + 1)), None);
     }
 }
