@@ -1,7 +1,13 @@
-//! What came of drills: as JSON, for people ([`text`]), and as a page to look at ([`page`]).
+//! What came of drills: as JSON, for people ([`text`]), and as a page to look at ([`page`], with [`chart`]).
+//! The same for scenarios: [`scenarios`], [`table`], [`booklet`] with [`story`], drawn from [`lanes`].
 
+pub mod booklet;
 pub mod chart;
+pub mod lanes;
 pub mod page;
+pub mod scenarios;
+pub mod story;
+pub mod table;
 pub mod text;
 
 use serde::{Deserialize, Serialize};
@@ -157,14 +163,14 @@ impl Summary {
     }
 }
 
-fn sorted(numbers: impl Iterator<Item = f64>) -> Vec<f64> {
+pub(super) fn sorted(numbers: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut numbers: Vec<f64> = numbers.collect();
     numbers.sort_by(f64::total_cmp);
     numbers
 }
 
 /// The middle one, or the mean of the two in the middle.
-fn median(sorted: &[f64]) -> Option<f64> {
+pub(super) fn median(sorted: &[f64]) -> Option<f64> {
     let high = *sorted.get(sorted.len() / 2)?;
     Some(if sorted.len() % 2 == 1 {
         high
