@@ -42,7 +42,6 @@ pub fn play(
     let mut player = Player {
         scenario,
         home: Role::Primary,
-        moved: false,
         answers_before: 0,
     };
     if let Err(error) = player.all(&mut stage) {
@@ -83,8 +82,6 @@ struct Player<'a> {
     scenario: &'a Scenario,
     /// Where the guest is live.
     home: Role,
-    /// The side that had it may still believe that it has.
-    moved: bool,
     /// Answers that the client had before the last wait for one.
     answers_before: u64,
 }
@@ -155,9 +152,6 @@ impl Player<'_> {
                 let pid = stage.pid(role)?;
                 let offset = stage.site.clock_offset(role)?;
                 stage.evidence.clocks[role as usize].compared(offset);
-                if self.home == role {
-                    self.moved = true;
-                }
                 stage.may_end[role as usize] = true;
                 act(stage, &format!("{role} killed ({how})"), |site, _| {
                     site.kill(role, how, pid)
@@ -218,7 +212,6 @@ impl Player<'_> {
 
     fn hand_over(&mut self, stage: &mut Stage<'_>, role: Role) -> Result<()> {
         stage.may_end[role as usize] = true;
-        self.moved = true;
         let ftd = stage.setting.ftd.display().to_string();
         let words = [ftd.as_str(), "failover", "--control", CONTROL, "--json"];
         let argv: Vec<String> = words.map(str::to_owned).into();
@@ -291,8 +284,7 @@ impl Player<'_> {
         let (limit, home) = (stage.setting.boot_timeout, self.home);
         let text = Await::Protected.to_string();
         stage.until(&text, Instant::now(), limit, |stage| {
-            stage.read_events();
-            stage.evidence.events[home as usize].is_protected()
+            stage.is_protected(home)
         })?;
         stage.tell("protected");
         Ok(())
@@ -320,8 +312,7 @@ impl Player<'_> {
         while start.elapsed() < time {
             stage.pause()?;
             stage.nobody_ended()?;
-            stage.read_events();
-            if !stage.evidence.events[self.home as usize].is_protected() {
+            if !stage.is_protected(self.home) {
                 bail!("the guest lost its protection{}", stage.said());
             }
             let now = answers(stage.progress());
@@ -349,7 +340,7 @@ fn act(
         Err(error) => bail!("{error:#}"),
     };
     let before = now_unix_ns();
-    doing(stage.site, &pid)?;
+    doing(&mut *stage.site, &pid)?;
     stage.evidence.done(before, now_unix_ns());
     stage.mark_at(before, what);
     Ok(())

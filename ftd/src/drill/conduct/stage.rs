@@ -11,7 +11,7 @@ use super::evidence::Evidence;
 use super::{Setting, now_unix_ns};
 use crate::drill::events::Events;
 use crate::drill::ledger::client::Progress;
-use crate::drill::plan::{Daemon, Role};
+use crate::drill::plan::{Daemon, Role, overridden};
 use crate::drill::process::{Process, interrupted, tail, words};
 use crate::drill::report::Mark;
 use crate::drill::site::Site;
@@ -52,6 +52,8 @@ pub struct Stage<'a> {
     pub daemons: [Option<Process>; 2],
     /// How often each was started.
     starts: [u32; 2],
+    /// What each had told before it was started last.
+    told_before: [usize; 2],
     /// Whose end is no surprise.
     pub may_end: [bool; 2],
     client: Option<Process>,
@@ -84,6 +86,7 @@ impl<'a> Stage<'a> {
             },
             daemons: [None, None],
             starts: [0, 0],
+            told_before: [0, 0],
             may_end: [false, false],
             client: None,
             captures: Vec::new(),
@@ -155,8 +158,7 @@ impl<'a> Stage<'a> {
     /// When it can't be started.
     pub fn start_daemon(&mut self, role: Role, more: &[String]) -> Result<()> {
         let (image, shared) = self.site.disks();
-        let mut extra = self.setting.daemon_args.clone();
-        extra.extend_from_slice(more);
+        let extra = overridden(&self.setting.daemon_args, more);
         let daemon = Daemon {
             ftd: self.setting.ftd.clone(),
             role,
@@ -169,6 +171,8 @@ impl<'a> Stage<'a> {
             extra,
         };
         self.starts[role as usize] += 1;
+        self.read_events();
+        self.told_before[role as usize] = self.evidence.events[role as usize].0.len();
         let command = self
             .site
             .on_host(role, &daemon.argv(), &self.pid_path(role));
@@ -264,6 +268,13 @@ impl<'a> Stage<'a> {
         for role in [Role::Primary, Role::Backup] {
             self.evidence.events[role as usize] = Events::read(&self.events_path(role));
         }
+    }
+
+    /// Whether the guest that a side has is protected, by what its daemon has told.
+    pub fn is_protected(&mut self, role: Role) -> bool {
+        self.read_events();
+        let told = &self.evidence.events[role as usize];
+        told.from(self.told_before[role as usize]).is_protected()
     }
 
     /// Waits for a condition, and fails when time is up, the drill is interrupted, or somebody

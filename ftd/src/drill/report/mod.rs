@@ -163,14 +163,14 @@ impl Summary {
     }
 }
 
-pub(super) fn sorted(numbers: impl Iterator<Item = f64>) -> Vec<f64> {
+fn sorted(numbers: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut numbers: Vec<f64> = numbers.collect();
     numbers.sort_by(f64::total_cmp);
     numbers
 }
 
 /// The middle one, or the mean of the two in the middle.
-pub(super) fn median(sorted: &[f64]) -> Option<f64> {
+fn median(sorted: &[f64]) -> Option<f64> {
     let high = *sorted.get(sorted.len() / 2)?;
     Some(if sorted.len() % 2 == 1 {
         high
