@@ -154,13 +154,14 @@ fn of_captures(
     }
     let Some(verdict) = total else { return };
     let twice = two_live(&speeches, &all_wins(evidence));
-    run.two_live = Some(twice.len() as u64);
+    // Captures in which the guest is not heard show nothing, and nothing is not none.
+    run.two_live = (!speeches.is_empty()).then_some(twice.len() as u64);
     problems.extend(
         twice
             .into_iter()
             .map(|text| format!("two live copies: {text}")),
     );
-    run.output_released_before_ack = Some(verdict.released_before_ack());
+    run.output_released_before_ack = (verdict.judged > 0).then_some(verdict.released_before_ack());
     run.outputs_judged = verdict.judged;
     let mut expect = |fine: bool, text: String| {
         if !fine {
@@ -249,4 +250,125 @@ fn timeline(evidence: &Evidence, client: &ClientReport) -> Vec<Mark> {
     }
     marks.sort_by_key(|mark| mark.t_unix_ns);
     marks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drill::events::Events;
+    use crate::drill::scenario::find;
+
+    fn scenario(name: &str) -> Scenario {
+        find(&[name]).expect("known").remove(0)
+    }
+
+    fn events(told: &[(u64, &str, u64)]) -> Events {
+        let event = |&(t_unix_ns, event, generation): &(u64, &str, u64)| {
+            let told = serde_json::json!({
+                "t_unix_ns": t_unix_ns, "event": event, "generation": generation
+            });
+            serde_json::from_value(told).expect("an event")
+        };
+        Events(told.iter().map(event).collect())
+    }
+
+    /// A client that wrote in peace, and a guest that moved to the backup.
+    fn evidence() -> Evidence {
+        Evidence {
+            killed_unix_ns: Some((1000, 1100)),
+            events_before_kill: [2, 1],
+            events: [
+                events(&[(10, "arbiter_won", 1), (50, "protected", 1)]),
+                events(&[
+                    (50, "protected", 1),
+                    (1300, "arbiter_won", 2),
+                    (1310, "live", 2),
+                ]),
+            ],
+            client: Some(ClientReport {
+                checked: true,
+                acked_writes: 9,
+                ..ClientReport::default()
+            }),
+            ..Evidence::default()
+        }
+    }
+
+    fn heard(spoke: &[(bool, u64, u64)]) -> Verdict {
+        let speech = |&(of_primary, from_unix_ns, to_unix_ns): &(bool, u64, u64)| Speech {
+            of_primary,
+            from_unix_ns,
+            to_unix_ns,
+            frames: 3,
+        };
+        Verdict {
+            judged: 5,
+            speeches: spoke.iter().map(speech).collect(),
+            ..Verdict::default()
+        }
+    }
+
+    #[test]
+    fn a_guest_that_moved_as_it_should_passes() {
+        let verdict = heard(&[(true, 100, 1050), (false, 1320, 2000)]);
+        let run = conclude(
+            &scenario("primary-killed"),
+            1,
+            &evidence(),
+            vec![Ok(verdict)],
+        );
+        assert_eq!(run.problems, [""; 0]);
+        assert_eq!((run.ok, run.failovers, run.two_live), (true, 1, Some(0)));
+        assert_eq!(wins(&evidence()), (vec![10, 1300], Some(1300)));
+    }
+
+    #[test]
+    fn a_guest_heard_from_both_hosts_does_not() {
+        let verdict = heard(&[(true, 100, 1050), (false, 1320, 1400), (true, 1401, 1500)]);
+        let run = conclude(&scenario("link-cut"), 1, &evidence(), vec![Ok(verdict)]);
+        assert_eq!((run.ok, run.two_live), (false, Some(1)));
+        assert!(
+            run.problems[0].starts_with("two live copies: "),
+            "{:?}",
+            run.problems
+        );
+    }
+
+    #[test]
+    fn captures_without_the_guest_are_no_proof() {
+        let run = conclude(
+            &scenario("link-cut"),
+            1,
+            &evidence(),
+            vec![Ok(Verdict::default())],
+        );
+        assert!(!run.ok);
+        assert_eq!((run.two_live, run.output_released_before_ack), (None, None));
+    }
+
+    #[test]
+    fn only_a_guest_that_starts_again_may_end_its_connections() {
+        let mut evidence = evidence();
+        if let Some(client) = &mut evidence.client {
+            client.tcp_connections_broken = 1;
+            client.findings.push("connection 0 broke: closed".into());
+        }
+        let verdict = || vec![Ok(heard(&[(true, 100, 1050), (false, 1320, 2000)]))];
+        let run = conclude(&scenario("both-killed"), 1, &evidence, verdict());
+        assert_eq!((run.tcp_connections_broken, run.connections_ended), (0, 1));
+        assert!(run.ok, "{:?}", run.problems);
+        let run = conclude(&scenario("link-cut"), 1, &evidence, verdict());
+        assert_eq!((run.ok, run.tcp_connections_broken), (false, 1));
+    }
+
+    #[test]
+    fn only_a_guest_with_a_broken_disk_may_refuse() {
+        let mut evidence = evidence();
+        if let Some(client) = &mut evidence.client {
+            client.refused = 4;
+        }
+        let verdict = || vec![Ok(heard(&[(true, 100, 1050), (false, 1320, 2000)]))];
+        assert!(conclude(&scenario("disk-error"), 1, &evidence, verdict()).ok);
+        assert!(!conclude(&scenario("link-slow"), 1, &evidence, verdict()).ok);
+    }
 }
