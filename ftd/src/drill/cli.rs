@@ -1,5 +1,6 @@
 //! The options of `ftd drill` and of the hidden `ftd ledger-client`.
 
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,11 +8,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::conduct::{self, After, DrillOptions, Join};
+use super::conduct::{self, After, DrillOptions, Join, Setting};
 use super::ledger::{self, ClientOptions, Seed};
 use super::plan::{Kill, REDIS_PORT, Role};
 use super::process;
-use super::report::{Summary, page, text};
+use super::report::scenarios::{Run, Scenarios};
+use super::report::{Summary, booklet, page, table, text};
+use super::scenario::{self, Scenario};
 use super::site::Site;
 use super::site::disks::Disks;
 use super::site::local::LocalSite;
@@ -23,6 +26,14 @@ pub struct DrillArgs {
     /// The guest's disk image; the drill works on a copy. The guest runs Redis.
     #[arg(long, value_name = "FILE")]
     image: PathBuf,
+    /// Conduct these scenarios instead of one kill: names with commas between them, or all.
+    #[arg(long, value_name = "NAME[,NAME...]|all", value_delimiter = ',',
+          conflicts_with_all = ["kill", "signal", "after", "after_writes", "join", "local"])]
+    scenario: Vec<String>,
+    /// With --scenario: take a side for lost after so much silence (their --detect-ms).
+    #[arg(long, value_name = "MS", default_value_t = 200, requires = "scenario",
+          value_parser = clap::value_parser!(u32).range(20..=60_000))]
+    detect_ms: u32,
     /// Who is killed.
     #[arg(long, value_enum, default_value_t = Role::Primary)]
     kill: Role,
@@ -133,16 +144,9 @@ impl DrillArgs {
             Some(path) => path.canonicalize().context("--ftd")?,
             None => std::env::current_exe().context("where is ftd?")?,
         };
-        let options = DrillOptions {
+        let scenarios = scenario::find(&self.scenario)?;
+        let setting = Setting {
             ftd: ftd.clone(),
-            kill: self.kill,
-            signal: self.signal,
-            after: match self.after_writes {
-                Some(writes) => After::Writes(writes),
-                None => After::Time(seconds("after", self.after)?),
-            },
-            join: self.join,
-            count: self.count,
             connections: self.connections,
             depth: self.depth,
             guest: SocketAddr::new(self.guest, REDIS_PORT),
@@ -154,22 +158,56 @@ impl DrillArgs {
             tail: seconds("tail", self.tail)?,
             capture: !self.no_capture,
         };
+        let options = DrillOptions {
+            setting,
+            kill: self.kill,
+            signal: self.signal,
+            after: match self.after_writes {
+                Some(writes) => After::Writes(writes),
+                None => After::Time(seconds("after", self.after)?),
+            },
+            join: self.join,
+            count: self.count,
+        };
         let disks = Disks::new(image, &folder, &ftd);
-        let summary = {
+        let passed = {
             let mut site = self.site(disks.clone(), &folder)?;
-            conduct::conduct(site.as_mut(), &options)
+            match scenarios.is_empty() {
+                true => conduct::conduct(site.as_mut(), &options).and_then(|sums| self.show(&sums)),
+                false => self.scenarios(site.as_mut(), &options.setting, &scenarios),
+            }
         };
         for disk in [&disks.image, &disks.shared] {
             let _ = std::fs::remove_file(disk);
         }
-        let summary = summary?;
-        self.show(&summary)?;
-        if temporary && summary.ok {
+        let passed = passed?;
+        if temporary && passed {
             let _ = std::fs::remove_dir_all(&folder);
         } else {
             eprintln!("logs, events and captures are in {}", folder.display());
         }
-        Ok(summary.ok)
+        Ok(passed)
+    }
+
+    /// Conducts scenarios; each run is in the folder's `runs.jsonl` as soon as it is over.
+    fn scenarios(
+        &self,
+        site: &mut dyn Site,
+        setting: &Setting,
+        scenarios: &[Scenario],
+    ) -> Result<bool> {
+        let path = setting.folder.join("runs.jsonl");
+        let mut lines = std::fs::File::create_new(&path)
+            .with_context(|| format!("cannot make {}", path.display()))?;
+        let mut keep = |run: &Run| -> Result<()> {
+            eprint!("{}", table::run(run));
+            Ok(writeln!(lines, "{}", serde_json::to_string(run)?)?)
+        };
+        let runs = conduct::scenarios(site, setting, scenarios, self.count, &mut keep)?;
+        let sums = Scenarios::of(&runs);
+        self.page(|| booklet::render(&runs))?;
+        self.print(&table::render(&sums), &sums)?;
+        Ok(sums.ok)
     }
 
     /// Whether the hosts are emulated with a performance counter.
@@ -179,6 +217,9 @@ impl DrillArgs {
 
     fn daemon_args(&self) -> Vec<String> {
         let mut all = self.daemon_args.clone();
+        if !self.scenario.is_empty() {
+            all.extend(["--detect-ms".to_owned(), self.detect_ms.to_string()]);
+        }
         if let Some(clock) = &self.clock {
             all.extend(["--clock".to_owned(), clock.clone()]);
         }
@@ -204,16 +245,26 @@ impl DrillArgs {
         Ok(Box::new(site))
     }
 
-    fn show(&self, summary: &Summary) -> Result<()> {
-        if let Some(path) = &self.report {
-            std::fs::write(path, page::render(summary))
-                .with_context(|| format!("cannot write {}", path.display()))?;
+    fn show(&self, summary: &Summary) -> Result<bool> {
+        self.page(|| page::render(summary))?;
+        self.print(&text::render(summary), summary)?;
+        Ok(summary.ok)
+    }
+
+    fn page(&self, render: impl FnOnce() -> String) -> Result<()> {
+        match &self.report {
+            Some(path) => std::fs::write(path, render())
+                .with_context(|| format!("cannot write {}", path.display())),
+            None => Ok(()),
         }
+    }
+
+    fn print(&self, text: &str, json: &impl serde::Serialize) -> Result<()> {
         if self.json {
-            eprint!("{}", text::render(summary));
-            println!("{}", serde_json::to_string(summary)?);
+            eprint!("{text}");
+            println!("{}", serde_json::to_string(json)?);
         } else {
-            print!("{}", text::render(summary));
+            print!("{text}");
         }
         Ok(())
     }
@@ -252,6 +303,12 @@ pub struct LedgerClientArgs {
     /// End the writing when this file appears.
     #[arg(long, value_name = "FILE")]
     stop_file: Option<PathBuf>,
+    /// Begin the writing when this file appears.
+    #[arg(long, value_name = "FILE")]
+    start_file: Option<PathBuf>,
+    /// Give this command before the writing, its words with blanks between them.
+    #[arg(long, value_name = "COMMAND")]
+    redis: Vec<String>,
     /// Wait so long for the first answer to PING.
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
     ready_seconds: f64,
@@ -282,6 +339,8 @@ impl LedgerClientArgs {
             pause: Duration::from_millis(self.pause_ms),
             ledger: self.ledger.clone(),
             stop_file: self.stop_file.clone(),
+            start_file: self.start_file.clone(),
+            redis: self.redis.clone(),
             ready_timeout: seconds(self.ready_seconds)?,
             answer_timeout: seconds(self.answer_seconds)?,
             progress: self.progress,

@@ -10,6 +10,7 @@
 //! * [`cli`]: the options of `ftd drill` and of the ledger's client.
 //! * [`plan`]: what is started with which arguments; the one place that knows the daemon's flags.
 //! * [`site`]: where: two hosts of the testbed, or two namespaces of this host.
+//! * [`scenario`]: what can happen, each a script in a file.
 //! * [`conduct`]: one drill, from power-on to report.
 //! * [`ledger`]: the client: writes, remembers what was acknowledged, reads it all back.
 //! * [`capture`]: judges the output rule from packet captures of the guest's network and the channel.
@@ -25,4 +26,5 @@ pub mod ledger;
 pub mod plan;
 pub mod process;
 pub mod report;
+pub mod scenario;
 pub mod site;

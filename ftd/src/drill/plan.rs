@@ -126,9 +126,40 @@ impl Daemon {
     }
 }
 
+/// Arguments with those of `by` in place of their own: a flag is given once.
+pub fn overridden(arguments: &[String], by: &[String]) -> Vec<String> {
+    let given = |word: &String| by.contains(word) && word.starts_with("--");
+    let mut all = Vec::new();
+    let mut words = arguments.iter().peekable();
+    while let Some(word) = words.next() {
+        let name = word.split_once('=').map(|(name, _)| name.to_owned());
+        if name.is_some_and(|name| given(&name)) {
+            continue;
+        }
+        if given(word) {
+            words.next_if(|value| !value.starts_with("--"));
+            continue;
+        }
+        all.push(word.clone());
+    }
+    all.extend_from_slice(by);
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flag_that_is_given_again_is_given_once() {
+        let words =
+            |text: &str| -> Vec<String> { text.split_whitespace().map(str::to_owned).collect() };
+        let base = words("--detect-ms 200 --wait-backup --lag-ms=50 --clock exit");
+        let by = words("--lag-ms 70 --detect-ms 1000");
+        let expected = words("--wait-backup --clock exit --lag-ms 70 --detect-ms 1000");
+        assert_eq!(overridden(&base, &by), expected);
+        assert_eq!(overridden(&base, &[]), base);
+    }
 
     #[test]
     fn a_backup_is_told_where_the_log_comes_from() {

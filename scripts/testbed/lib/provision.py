@@ -21,7 +21,7 @@ ROM_DIRS = ["/usr/share/qemu", "/usr/share/seabios"]
 KERNEL_PACKAGE = "linux-image-amd64"
 # what a host loads at boot, in addition to what these depend on
 MODULES = """virtio_pci virtio_rng 9pnet_virtio 9p virtio_net virtio_blk virtio_console tun veth bridge
-    sch_netem kvm_amd""".split()
+    sch_netem kvm_amd dm_mod""".split()
 PROGRESS_SECONDS = 20
 INITRAMFS_KEPT_SECONDS = 86400
 KERNEL_LAYOUT = 2  # raise it when what is kept of the kernel package changes

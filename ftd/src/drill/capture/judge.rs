@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::channel::{self, Channel};
 use super::packet;
+use super::speakers::Speech;
 
 /// Most violations that are told in words; all are counted.
 const WORDS_MAX: usize = 10;
@@ -31,6 +32,8 @@ pub struct GuestFrame {
 pub struct Windows {
     /// From the first time to the second, in nanoseconds since 1970.
     alone: Vec<(u64, u64)>,
+    /// From when on the side that was the backup may be a primary.
+    of_backup_from: u64,
 }
 
 impl Windows {
@@ -50,6 +53,15 @@ impl Windows {
         let starts = std::iter::once(0).chain(alone_from.iter().copied());
         Windows {
             alone: starts.map(|from| (from, until(from))).collect(),
+            of_backup_from: u64::MAX,
+        }
+    }
+
+    /// The side that was the backup won the arbiter at that time.
+    pub fn and_of_backup_from(self, unix_ns: Option<u64>) -> Self {
+        Windows {
+            of_backup_from: unix_ns.unwrap_or(u64::MAX),
+            ..self
         }
     }
 
@@ -93,12 +105,37 @@ pub struct Verdict {
     pub packets_truncated: u64,
     /// The first few violations in words.
     pub findings: Vec<String>,
+    /// Which host the guest's frames came from, in order of time.
+    #[serde(default)]
+    pub speeches: Vec<Speech>,
 }
 
 impl Verdict {
     /// Frames for which it can't be shown that they were released after their acknowledgement.
     pub fn released_before_ack(&self) -> u64 {
         self.violations + self.unmatched + self.backup_spoke
+    }
+
+    /// This verdict and that on a later capture, of the same guest.
+    pub fn and(self, later: Verdict) -> Verdict {
+        let least = |a: Option<u64>, b: Option<u64>| [a, b].into_iter().flatten().min();
+        Verdict {
+            judged: self.judged + later.judged,
+            violations: self.violations + later.violations,
+            unmatched: self.unmatched + later.unmatched,
+            backup_spoke: self.backup_spoke + later.backup_spoke,
+            unjudged_alone: self.unjudged_alone + later.unjudged_alone,
+            margin_us_min: least(self.margin_us_min, later.margin_us_min),
+            held_us_median: self.held_us_median.or(later.held_us_median),
+            epochs: self.epochs + later.epochs,
+            acks: self.acks + later.acks,
+            outputs_recorded: self.outputs_recorded + later.outputs_recorded,
+            log_bytes: self.log_bytes + later.log_bytes,
+            capture_losses: self.capture_losses + later.capture_losses,
+            packets_truncated: self.packets_truncated + later.packets_truncated,
+            findings: [self.findings, later.findings].concat(),
+            speeches: [self.speeches, later.speeches].concat(),
+        }
     }
 
     fn note(&mut self, text: String) {
@@ -124,7 +161,7 @@ pub fn judge(channel: &Channel, frames: &[GuestFrame], windows: &Windows) -> Ver
     for frame in frames {
         let at = frame.at_unix_ns;
         let alone = windows.is_alone(at);
-        if !frame.of_primary && !alone {
+        if !frame.of_primary && !alone && at < windows.of_backup_from {
             verdict.judged += 1;
             verdict.backup_spoke += 1;
             verdict.note(format!(

@@ -11,12 +11,14 @@
 //! * [`stream`]: TCP streams put together again.
 //! * [`channel`]: the logging channel's frames: outputs recorded, epochs acknowledged.
 //! * [`judge`]: guest frames against the channel.
+//! * [`speakers`]: from which host they came, and whether two hosts had a live copy.
 
 pub mod channel;
 pub mod crc;
 pub mod judge;
 pub mod packet;
 pub mod pcap;
+pub mod speakers;
 pub mod stream;
 
 use std::fs::File;
@@ -76,6 +78,8 @@ pub struct Evidence {
     /// Times from which on a side may speak without acknowledgement, until a backup acknowledges
     /// again: it had won the arbiter (nanoseconds since 1970).
     pub alone_from_unix_ns: Vec<u64>,
+    /// When the side that was the backup first won the arbiter, and could be a primary from then on.
+    pub backup_won_unix_ns: Option<u64>,
 }
 
 /// Reads the captures and judges every frame of the guest.
@@ -96,9 +100,11 @@ pub fn judge(evidence: &Evidence) -> Result<Verdict, CaptureError> {
     let guest = guest_mac(&frames, evidence.guest);
     frames.retain(|frame| guest.is_some() && packet::source(&frame.bytes) == guest);
     frames.sort_by_key(|frame| frame.at_unix_ns);
-    let windows = Windows::new(&channel, &evidence.alone_from_unix_ns);
+    let windows = Windows::new(&channel, &evidence.alone_from_unix_ns)
+        .and_of_backup_from(evidence.backup_won_unix_ns);
     let mut verdict = judge::judge(&channel, &frames, &windows);
     verdict.packets_truncated = truncated;
+    verdict.speeches = speakers::speeches(&frames);
     Ok(verdict)
 }
 

@@ -165,6 +165,7 @@ impl Site {
             ],
             guest: [10, 77, 2, 100].into(),
             alone_from_unix_ns: self.alone_from.clone(),
+            backup_won_unix_ns: None,
         })
     }
 }
@@ -465,6 +466,7 @@ fn a_channel_that_is_not_understood_is_an_error() {
         lan: Vec::new(),
         guest: [10, 77, 2, 100].into(),
         alone_from_unix_ns: Vec::new(),
+        backup_won_unix_ns: None,
     };
     assert!(matches!(judge(&missing), Err(CaptureError::File { .. })));
 }

@@ -121,6 +121,7 @@ impl Captures {
         &self,
         guest: std::net::IpAddr,
         alone_from_unix_ns: Vec<u64>,
+        backup_won_unix_ns: Option<u64>,
     ) -> Result<Verdict, capture::CaptureError> {
         capture::judge(&Evidence {
             log: vec![self.file(LOG)],
@@ -137,6 +138,7 @@ impl Captures {
             ],
             guest,
             alone_from_unix_ns,
+            backup_won_unix_ns,
         })
     }
 

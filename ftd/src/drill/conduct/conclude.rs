@@ -1,7 +1,7 @@
 //! From evidence to a report: figures, a timeline, and every reason why the drill did not pass.
 
 use super::DrillOptions;
-use super::run::Evidence;
+use super::evidence::Evidence;
 use crate::drill::capture::CaptureError;
 use crate::drill::capture::judge::Verdict;
 use crate::drill::events::Event;
@@ -17,15 +17,12 @@ use crate::drill::site::Site;
 pub fn alone_from(killed: Role, evidence: &Evidence) -> Vec<u64> {
     let mut times = Vec::new();
     for role in [Role::Primary, Role::Backup] {
-        let offset = evidence.offsets[role as usize];
         let before = evidence.events_before_kill[role as usize];
-        for (index, event) in evidence.events[role as usize].0.iter().enumerate() {
+        for (index, (at, uncertain_ns, event)) in evidence.timed(role).enumerate() {
             if event.event != "arbiter_won" {
                 continue;
             }
-            let won = offset
-                .here(event.t_unix_ns)
-                .saturating_sub(offset.uncertain_ns);
+            let won = at.saturating_sub(uncertain_ns);
             let kill = evidence
                 .killed_unix_ns
                 .filter(|_| role != killed && index >= before);
@@ -40,7 +37,7 @@ pub fn alone_from(killed: Role, evidence: &Evidence) -> Vec<u64> {
 }
 
 /// The longest gap of the client that a kill can be the cause of, and the longest before it.
-fn gaps(evidence: &Evidence) -> (Option<Gap>, Option<Gap>) {
+pub(super) fn gaps(evidence: &Evidence) -> (Option<Gap>, Option<Gap>) {
     let gaps = evidence
         .client
         .iter()
@@ -55,7 +52,7 @@ fn gaps(evidence: &Evidence) -> (Option<Gap>, Option<Gap>) {
 
 /// When the killed side died: while the order was carried out, and not before the last answer that
 /// it can have given.
-fn died(evidence: &Evidence, gap: Option<Gap>) -> Option<u64> {
+pub(super) fn died(evidence: &Evidence, gap: Option<Gap>) -> Option<u64> {
     let (before, after) = evidence.killed_unix_ns?;
     let last_answer = gap.map_or(0, |gap| gap.from_unix_ns);
     Some(last_answer.clamp(before, after.max(before)))
@@ -245,13 +242,11 @@ fn problems(options: &DrillOptions, evidence: &Evidence, report: &Report) -> Vec
 }
 
 /// What happened, by our clock, in order.
-fn timeline(evidence: &Evidence, client: &ClientReport, gap: Option<Gap>) -> Vec<Mark> {
+pub(super) fn timeline(evidence: &Evidence, client: &ClientReport, gap: Option<Gap>) -> Vec<Mark> {
     let mut marks = evidence.marks.clone();
     for role in [Role::Primary, Role::Backup] {
-        let offset = evidence.offsets[role as usize];
-        for event in &evidence.events[role as usize].0 {
+        for (t_unix_ns, _, event) in evidence.timed(role) {
             if let Some(what) = phrase(event) {
-                let t_unix_ns = offset.here(event.t_unix_ns);
                 marks.push(Mark {
                     t_unix_ns,
                     who: role.name().into(),
@@ -298,7 +293,7 @@ fn timeline(evidence: &Evidence, client: &ClientReport, gap: Option<Gap>) -> Vec
 }
 
 /// An event in words; events that tell a person nothing are left out.
-fn phrase(event: &Event) -> Option<String> {
+pub(super) fn phrase(event: &Event) -> Option<String> {
     let ms = |field| event.number(field).map(|ms| format!("{ms:.0} ms"));
     let with = |text: &str, field| match ms(field) {
         Some(ms) => format!("{text} ({ms})"),
@@ -307,7 +302,13 @@ fn phrase(event: &Event) -> Option<String> {
     Some(match event.event.as_str() {
         "guest_started" => "guest powered on".into(),
         "backup_joined" => with("backup joined", "clone_ms"),
+        "cloned" => with("live clone; the guest stood", "clone_stop_ms"),
         "protected" => with("protected: the backup follows", "clone_ms"),
+        "storage_lost" => "the arbiter's storage is away: nothing goes out".into(),
+        "storage_back" => "the arbiter's storage is back".into(),
+        "handing_over" => "hands the guest over".into(),
+        "handed_over" => "handed the guest over".into(),
+        "hand_over_failed" => "the hand-over failed".into(),
         "peer_lost" => with("the other side is lost: silent for", "detected_after_ms"),
         "arbiter_won" => with("won the arbiter", "ms"),
         "live" => with("live: the guest goes on here", "go_live_ms"),
@@ -320,7 +321,7 @@ fn phrase(event: &Event) -> Option<String> {
 }
 
 /// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

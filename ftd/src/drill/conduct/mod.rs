@@ -1,12 +1,18 @@
 //! One drill: power on, start both sides and the client, kill one, see what the client lost.
 //!
+//! * [`stage`]: what every drill needs: daemons, client, captures, waiting.
 //! * [`captures`]: `tcpdump` on the outer side, and the judge over what it wrote.
-//! * [`run`]: the steps of a drill, in order.
-//! * [`conclude`]: what the evidence says, put into a report.
+//! * [`evidence`]: what a drill finds out.
+//! * [`run`]: a drill in which one side is killed; [`conclude`]: its report.
+//! * [`play`]: a scenario, by its script; [`outcome`]: its report.
 
 pub mod captures;
 pub mod conclude;
+pub mod evidence;
+pub mod outcome;
+pub mod play;
 pub mod run;
+pub mod stage;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,7 +22,9 @@ use anyhow::Result;
 
 use super::plan::{Kill, Role};
 use super::process;
+use super::report::scenarios::Run;
 use super::report::{Report, Summary};
+use super::scenario::Scenario;
 use super::site::Site;
 
 /// When the kill comes, counted from the moment the guest is protected and the client writes.
@@ -39,21 +47,11 @@ pub enum Join {
     Writing,
 }
 
-/// What drill is wanted.
+/// With what drills are conducted, whatever happens in them.
 #[derive(Debug, Clone)]
-pub struct DrillOptions {
+pub struct Setting {
     /// The `ftd` program, for both daemons and the client.
     pub ftd: PathBuf,
-    /// Who is killed.
-    pub kill: Role,
-    /// How.
-    pub signal: Kill,
-    /// When.
-    pub after: After,
-    /// When the backup joins.
-    pub join: Join,
-    /// How many drills, one after the other.
-    pub count: u32,
     /// The client's connections.
     pub connections: u32,
     /// Requests under way on each.
@@ -76,6 +74,23 @@ pub struct DrillOptions {
     pub capture: bool,
 }
 
+/// What drill is wanted.
+#[derive(Debug, Clone)]
+pub struct DrillOptions {
+    /// With what.
+    pub setting: Setting,
+    /// Who is killed.
+    pub kill: Role,
+    /// How.
+    pub signal: Kill,
+    /// When.
+    pub after: After,
+    /// When the backup joins.
+    pub join: Join,
+    /// How many drills, one after the other.
+    pub count: u32,
+}
+
 /// Conducts `options.count` drills. A drill that fails is in the report and does not stop the ones
 /// after it; an interrupt does.
 ///
@@ -91,6 +106,32 @@ pub fn conduct(site: &mut dyn Site, options: &DrillOptions) -> Result<Summary> {
         }
     }
     Ok(Summary::of(reports))
+}
+
+/// Conducts each scenario `count` times. A run that fails is among what comes back and does not stop the ones
+/// after it; an interrupt does. `keep` gets each run as soon as it is over.
+///
+/// # Errors
+/// When a folder can't be made, a run can't be kept, or the drills are interrupted.
+pub fn scenarios(
+    site: &mut dyn Site,
+    setting: &Setting,
+    scenarios: &[Scenario],
+    count: u32,
+    keep: &mut dyn FnMut(&Run) -> Result<()>,
+) -> Result<Vec<Run>> {
+    let mut runs = Vec::new();
+    for number in 1..=count {
+        for scenario in scenarios {
+            let run = play::play(site, setting, scenario, (number, count))?;
+            keep(&run)?;
+            runs.push(run);
+            if process::interrupted() {
+                anyhow::bail!("interrupted");
+            }
+        }
+    }
+    Ok(runs)
 }
 
 /// Now, in nanoseconds since 1970.

@@ -38,6 +38,10 @@ pub struct ClientOptions {
     pub ledger: Option<PathBuf>,
     /// Writing ends when this file appears.
     pub stop_file: Option<PathBuf>,
+    /// Writing begins when this file appears; at once if there is none to wait for.
+    pub start_file: Option<PathBuf>,
+    /// Commands that are given before the writing, their words with blanks between them.
+    pub redis: Vec<String>,
     /// How long to wait for the server's first answer to PING.
     pub ready_timeout: Duration,
     /// A connection that gives no answer for so long counts as broken.
@@ -61,6 +65,8 @@ impl ClientOptions {
             seed: Seed(clock.start_unix_ns() ^ (u64::from(std::process::id()) << 40)),
             ledger: None,
             stop_file: None,
+            start_file: None,
+            redis: Vec::new(),
             ready_timeout: Duration::from_secs(60),
             answer_timeout: Duration::from_secs(30),
             progress: false,
@@ -82,6 +88,9 @@ pub struct ClientReport {
     pub started_unix_ns: u64,
     /// When the server first answered.
     pub ready_unix_ns: u64,
+    /// When the first acknowledgement came.
+    #[serde(default)]
+    pub first_answer_unix_ns: u64,
     /// When the last acknowledgement came.
     pub last_answer_unix_ns: u64,
     /// Writes that were acknowledged (and noted).
@@ -135,6 +144,8 @@ pub struct Progress {
     pub acked: u64,
     /// Broken connections so far.
     pub broken: u64,
+    /// Refused writes so far.
+    pub refused: u64,
 }
 
 /// Writes, reads back, reports.
@@ -157,11 +168,14 @@ pub fn run_client(options: ClientOptions) -> Result<ClientReport, LedgerError> {
         stop: AtomicBool::new(false),
         acked: AtomicU64::new(0),
         broken: AtomicU64::new(0),
+        refused: AtomicU64::new(0),
     };
     tell(&shared, "waiting");
     wait_ready(&options)?;
     let ready_unix_ns = clock.now_unix_ns();
     tell(&shared, "ready");
+    command(&options)?;
+    wait_to_begin(&options);
     let outcomes = write(&shared)?;
     tell(&shared, "checking");
     let book = shared
@@ -230,6 +244,30 @@ fn wait_ready(options: &ClientOptions) -> Result<(), LedgerError> {
     }
 }
 
+/// Gives the commands.
+fn command(options: &ClientOptions) -> Result<(), LedgerError> {
+    for command in &options.redis {
+        let words: Vec<&[u8]> = command.split_whitespace().map(str::as_bytes).collect();
+        let answer = Asker::open(options.connect, options.answer_timeout)?.ask(&words)?;
+        if !matches!(&answer, Value::Simple(text) if text == "OK") {
+            return Err(LedgerError::Command {
+                command: command.clone(),
+                answer: format!("{answer:?}"),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Until the file that begins the writing is there, or the one that ends it.
+fn wait_to_begin(options: &ClientOptions) {
+    let there = |path: &Option<PathBuf>| path.as_ref().is_some_and(|path| path.exists());
+    while options.start_file.is_some() && !there(&options.start_file) && !there(&options.stop_file)
+    {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Runs all connections until time is up, the stop file appears, or all writes are done.
 fn write(shared: &Shared<'_>) -> Result<Vec<Outcome>, LedgerError> {
     let start = Instant::now();
@@ -291,6 +329,12 @@ fn summary(options: &ClientOptions, book: &Book, outcomes: &[Outcome]) -> Client
     let unknown: u64 = outcomes.iter().map(|o| o.unknown.len() as u64).sum();
     ClientReport {
         acked_writes: book.acked().len() as u64,
+        first_answer_unix_ns: book
+            .acked()
+            .iter()
+            .map(|a| a.acked_unix_ns)
+            .min()
+            .unwrap_or(0),
         last_answer_unix_ns: book
             .acked()
             .iter()
@@ -324,6 +368,7 @@ fn tell(shared: &Shared<'_>, phase: &str) {
         phase: phase.into(),
         acked: shared.acked.load(Ordering::Relaxed),
         broken: shared.broken.load(Ordering::Relaxed),
+        refused: shared.refused.load(Ordering::Relaxed),
     };
     if let Ok(line) = serde_json::to_string(&progress) {
         eprintln!("{line}");

@@ -41,6 +41,8 @@ pub struct Shared<'a> {
     pub acked: AtomicU64,
     /// Broken connections so far.
     pub broken: AtomicU64,
+    /// Refused writes so far.
+    pub refused: AtomicU64,
 }
 
 /// What a connection has seen, beside the acknowledged writes in the book.
@@ -291,6 +293,7 @@ impl State<'_> {
 
     fn refuse(&mut self, write: Write, value: Value) -> bool {
         self.outcome.refused += 1;
+        self.shared.refused.fetch_add(1, Ordering::Relaxed);
         if self.outcome.refusals.len() < WORDS_MAX {
             self.outcome
                 .refusals

@@ -62,6 +62,14 @@ pub enum LedgerError {
         #[source]
         source: resp::RespError,
     },
+    /// A command before the writing was not carried out.
+    #[error("Redis answered '{command}' with {answer}")]
+    Command {
+        /// The command.
+        command: String,
+        /// The answer.
+        answer: String,
+    },
     /// An option makes no sense.
     #[error("{0}")]
     Options(String),

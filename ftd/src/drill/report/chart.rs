@@ -9,23 +9,23 @@ use crate::drill::ledger::ClientReport;
 use crate::drill::ledger::book::Gap;
 use crate::drill::plan::Role;
 
-const WIDTH: f64 = 960.0;
-const LEFT: f64 = 92.0;
-const RIGHT: f64 = 16.0;
+pub(super) const WIDTH: f64 = 960.0;
+pub(super) const LEFT: f64 = 92.0;
+pub(super) const RIGHT: f64 = 16.0;
 /// Shown before the kill and after the first answer, in seconds.
 const BEFORE_S: f64 = 1.0;
 const AFTER_S: f64 = 1.2;
-const LABEL_ROW: f64 = 17.0;
+pub(super) const LABEL_ROW: f64 = 17.0;
 
 /// Horizontal position of times.
 #[derive(Clone, Copy)]
-struct Scale {
-    from: f64,
-    to: f64,
+pub(super) struct Scale {
+    pub(super) from: f64,
+    pub(super) to: f64,
 }
 
 impl Scale {
-    fn x(&self, seconds: f64) -> f64 {
+    pub(super) fn x(&self, seconds: f64) -> f64 {
         let share = ((seconds - self.from) / (self.to - self.from)).clamp(0.0, 1.0);
         LEFT + share * (WIDTH - LEFT - RIGHT)
     }
@@ -101,7 +101,7 @@ pub fn around_the_kill(drill: &Report) -> Option<String> {
     Some(svg)
 }
 
-type Label = (f64, &'static str, String);
+pub(super) type Label = (f64, &'static str, String);
 
 fn labels(drill: &Report, moments: &Moments) -> Vec<Label> {
     let at = |seconds: f64| format!("+{:.0} ms", seconds * 1000.0);
@@ -137,7 +137,7 @@ fn labels(drill: &Report, moments: &Moments) -> Vec<Label> {
 }
 
 /// A row for each label, so that none is written over another.
-fn place(labels: &[Label], scale: Scale) -> Vec<usize> {
+pub(super) fn place(labels: &[Label], scale: Scale) -> Vec<usize> {
     let mut ends: Vec<f64> = Vec::new();
     let rows = labels.iter().map(|(seconds, _, text)| {
         let x = scale.x(*seconds);

@@ -1,7 +1,13 @@
-//! What came of drills: as JSON, for people ([`text`]), and as a page to look at ([`page`]).
+//! What came of drills: as JSON, for people ([`text`]), and as a page to look at ([`page`], with [`chart`]).
+//! The same for scenarios: [`scenarios`], [`table`], [`booklet`] with [`story`], drawn from [`lanes`].
 
+pub mod booklet;
 pub mod chart;
+pub mod lanes;
 pub mod page;
+pub mod scenarios;
+pub mod story;
+pub mod table;
 pub mod text;
 
 use serde::{Deserialize, Serialize};

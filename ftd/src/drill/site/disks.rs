@@ -1,8 +1,9 @@
 //! The files behind the hosts' disks. They are rewritten in place, because hosts that are on have
 //! them open, and only where they differ, because most of a drill's disk stays as it was.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,6 +14,8 @@ use crate::drill::process;
 const BLOCK_BYTES: usize = 1 << 20;
 /// Size of the arbiter's storage: as much as `ftd format-shared` could want.
 const SHARED_BYTES: u64 = 64 << 20;
+/// Room that a guest on a file system that can get full has until it does.
+const ROOM_BYTES: u64 = 128 << 20;
 
 /// The two disks.
 #[derive(Debug, Clone)]
@@ -25,6 +28,10 @@ pub struct Disks {
     pub shared: PathBuf,
     /// The program that formats it.
     pub ftd: PathBuf,
+    /// Whether the guest's disk is on a file system that can get full.
+    is_scarce: bool,
+    /// That file system, if it is mounted.
+    mounted: Option<PathBuf>,
 }
 
 impl Disks {
@@ -35,6 +42,73 @@ impl Disks {
             image: folder.join("guest.img"),
             shared: folder.join("shared.img"),
             ftd: ftd.into(),
+            is_scarce: false,
+            mounted: None,
+        }
+    }
+
+    /// The guest's disk where room can become scarce.
+    pub fn scarce(&self) -> PathBuf {
+        self.image.with_file_name("scarce").join("guest.img")
+    }
+
+    /// Whether [`Disks::refresh`] is to make that one.
+    ///
+    /// # Errors
+    /// When its file system can't be mounted: a tmpfs, whose size is what the image takes and some more.
+    pub fn want_scarce(&mut self, want: bool) -> Result<()> {
+        self.is_scarce = want;
+        if !want || self.mounted.is_some() {
+            return Ok(());
+        }
+        let folder = self.image.with_file_name("scarce");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let taken = fs::metadata(&self.source)?.blocks() * 512;
+        let size = format!("size={}", taken + ROOM_BYTES);
+        let mut mount = Command::new("mount");
+        process::output(
+            mount
+                .args(["-t", "tmpfs", "-o", &size, "scarce"])
+                .arg(&folder),
+        )?;
+        self.mounted = Some(folder);
+        Ok(())
+    }
+
+    /// Takes all the room that is left there, or gives it back.
+    ///
+    /// # Errors
+    /// When that can't be done.
+    pub fn fill(&self, full: bool) -> Result<()> {
+        let ballast = self.image.with_file_name("scarce").join("ballast");
+        if !full {
+            return match fs::remove_file(&ballast) {
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+                _ => Ok(()),
+            };
+        }
+        let mut file = File::create(&ballast)?;
+        let block = vec![0xff; 4096];
+        loop {
+            match file.write_all(&block) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(()),
+                Err(error) => return Err(error).context("filling the file system"),
+            }
+        }
+    }
+
+    /// Unmounts it.
+    ///
+    /// # Errors
+    /// When that can't be done.
+    pub fn forget_scarce(&mut self) -> Result<()> {
+        match self.mounted.take() {
+            Some(folder) => {
+                process::output(Command::new("umount").arg("--lazy").arg(&folder))?;
+                Ok(fs::remove_dir(&folder)?)
+            }
+            None => Ok(()),
         }
     }
 
@@ -46,6 +120,16 @@ impl Disks {
         let (from, to) = (self.source.display(), self.image.display());
         copy_changed(&self.source, &self.image)
             .with_context(|| format!("cannot copy {from} to {to}"))?;
+        if self.is_scarce {
+            self.fill(false)?;
+            // Anew, as sparse as can be: a block that was ever written takes room.
+            let scarce = self.scarce();
+            if scarce.exists() {
+                fs::remove_file(&scarce)?;
+            }
+            let mut copy = Command::new("cp");
+            process::output(copy.arg("--sparse=always").arg(&self.source).arg(&scarce))?;
+        }
         let shared = OpenOptions::new()
             .create(true)
             .append(true)
@@ -108,8 +192,6 @@ fn fill(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
 
     #[test]

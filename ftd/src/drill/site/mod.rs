@@ -4,18 +4,22 @@
 //!
 //! * [`testbed`]: two emulated hosts with upstream KVM, by `scripts/testbed/testbed`.
 //! * [`local`]: two network namespaces of this host, whose own KVM runs both guests.
+//! * [`faults`]: what can be done to the emulated hosts.
 //! * [`disks`]: the files behind the hosts' disks, made fresh for each drill.
 
 pub mod disks;
+mod faults;
 pub mod local;
 pub mod testbed;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::plan::{Kill, Role};
+use super::scenario::Storage;
+use super::scenario::fault::Fault;
 
 /// Interfaces of the outer side on which to capture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +59,16 @@ pub trait Site {
     /// # Errors
     /// When that can't be done; nothing is left half-started by then.
     fn prepare(&mut self) -> Result<()>;
+    /// How hosts have their disks from the next [`Site::prepare`] on.
+    ///
+    /// # Errors
+    /// When this site can't do it.
+    fn storage(&mut self, storage: Storage) -> Result<()> {
+        match storage {
+            Storage::Plain => Ok(()),
+            _ => bail!("only emulated hosts have such disks: leave --local out"),
+        }
+    }
     /// The guest's disk and the arbiter's storage, as hosts name them.
     fn disks(&self) -> (PathBuf, PathBuf);
     /// Address of a side on the log network.
@@ -72,6 +86,32 @@ pub trait Site {
     /// # Errors
     /// When it can't be done.
     fn kill(&mut self, role: Role, how: Kill, pid: u32) -> Result<()>;
+    /// Whether a side's host has its power.
+    fn is_on(&self, _role: Role) -> bool {
+        true
+    }
+    /// Kills both daemons by SIGKILL, as far as possible at once: the primary's, the backup's.
+    ///
+    /// # Errors
+    /// When it can't be done.
+    fn kill_both(&mut self, pids: [u32; 2]) -> Result<()> {
+        self.kill(Role::Primary, Kill::Kill, pids[0])?;
+        self.kill(Role::Backup, Kill::Kill, pids[1])
+    }
+    /// Makes something happen. `pid` tells a side's daemon on its host.
+    ///
+    /// # Errors
+    /// When it can't be done, or this site can't do it.
+    fn fault(&mut self, fault: &Fault, _pid: &dyn Fn(Role) -> Result<u32>) -> Result<()> {
+        bail!("only emulated hosts can do that ({fault}): leave --local out")
+    }
+    /// Takes away what would keep a daemon from ending: after a scenario, whatever came of it.
+    ///
+    /// # Errors
+    /// When it can't be done.
+    fn relieve(&mut self) -> Result<()> {
+        Ok(())
+    }
     /// Compares a host's clock with ours.
     ///
     /// # Errors

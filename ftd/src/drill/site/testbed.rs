@@ -12,6 +12,8 @@ use super::disks::Disks;
 use super::{ClockOffset, Site, Taps, with_pid_file};
 use crate::drill::plan::{Kill, Role};
 use crate::drill::process;
+use crate::drill::scenario::Storage;
+use crate::drill::scenario::fault::Fault;
 
 /// Questions about the time; the quickest answer counts.
 const CLOCK_QUESTIONS: usize = 20;
@@ -51,10 +53,16 @@ pub struct TestbedSite {
     instance: String,
     cpus: u32,
     counts: bool,
-    disks: Disks,
+    pub(super) disks: Disks,
     folder: PathBuf,
     up: bool,
     hosts: Vec<HostStatus>,
+    /// How hosts have their disks.
+    pub(super) storage: Storage,
+    /// Processes that keep CPU from a daemon: whose, and which on its host.
+    pub(super) starving: Vec<(Role, u32, u32)>,
+    /// Clocks were set.
+    pub(super) clocks_set: bool,
 }
 
 impl TestbedSite {
@@ -70,6 +78,9 @@ impl TestbedSite {
             folder: folder.into(),
             up: false,
             hosts: Vec::new(),
+            storage: Storage::Plain,
+            starving: Vec::new(),
+            clocks_set: false,
         }
     }
 
@@ -86,13 +97,13 @@ impl TestbedSite {
             .find(|path| path.is_file())
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub(super) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.testbed);
         command.arg("--name").arg(&self.instance).args(words);
         command
     }
 
-    fn host(&self, role: Role) -> &'static str {
+    pub(super) fn host(&self, role: Role) -> &'static str {
         match role {
             Role::Primary => "host1",
             Role::Backup => "host2",
@@ -127,6 +138,15 @@ impl TestbedSite {
         Ok(())
     }
 
+    /// Whether a host has its power.
+    pub(super) fn has_power(&self, role: Role) -> bool {
+        let hosts = self.read_status().unwrap_or_default();
+        let name = self.host(role);
+        hosts
+            .iter()
+            .any(|host| host.name == name && host.power == "on")
+    }
+
     fn read_status(&self) -> Result<Vec<HostStatus>> {
         let text = process::output(&mut self.command(&["status", "--json"]))?;
         let status: Status =
@@ -145,20 +165,23 @@ impl Site for TestbedSite {
     }
 
     fn prepare(&mut self) -> Result<()> {
+        self.ready_folders()?;
         self.disks.refresh()?;
         self.power_on()?;
-        // A host that stayed on may remember blocks of the disks as they were.
-        for role in [Role::Primary, Role::Backup] {
-            let flush = ["exec", self.host(role), "--", "blockdev", "--flushbufs"];
-            for disk in ["/dev/vda", "/dev/vdb"] {
-                process::output(self.command(&flush).arg(disk))?;
-            }
-        }
+        self.ready_hosts()
+    }
+
+    fn storage(&mut self, storage: Storage) -> Result<()> {
+        self.storage = storage;
         Ok(())
     }
 
     fn disks(&self) -> (PathBuf, PathBuf) {
-        ("/dev/vda".into(), "/dev/vdb".into())
+        match self.storage {
+            Storage::Plain => ("/dev/vda".into(), "/dev/vdb".into()),
+            Storage::Mapped => ("/dev/mapper/guest".into(), "/dev/mapper/arbiter".into()),
+            Storage::Filling => (self.disks.scarce(), "/dev/vdb".into()),
+        }
     }
 
     fn log_address(&self, role: Role) -> String {
@@ -214,6 +237,41 @@ impl Site for TestbedSite {
         Ok(())
     }
 
+    fn is_on(&self, role: Role) -> bool {
+        self.has_power(role)
+    }
+
+    fn kill_both(&mut self, pids: [u32; 2]) -> Result<()> {
+        let mut orders = Vec::new();
+        for (role, pid) in [Role::Primary, Role::Backup].into_iter().zip(pids) {
+            let words = [
+                "exec",
+                self.host(role),
+                "--",
+                "kill",
+                "-KILL",
+                &pid.to_string(),
+            ];
+            let mut order = self.command(&words);
+            orders.push(order.stdin(Stdio::null()).stderr(Stdio::null()).spawn()?);
+        }
+        for mut order in orders {
+            let status = order.wait()?;
+            if !status.success() {
+                bail!("killing both daemons: {}", process::words(status));
+            }
+        }
+        Ok(())
+    }
+
+    fn fault(&mut self, fault: &Fault, pid: &dyn Fn(Role) -> Result<u32>) -> Result<()> {
+        self.make_happen(fault, pid)
+    }
+
+    fn relieve(&mut self) -> Result<()> {
+        self.undo()
+    }
+
     fn clock_offset(&self, role: Role) -> Result<ClockOffset> {
         // A shell's built-in: starting a program on an emulated host takes longer than is wanted.
         let script = "while read -r _; do echo $EPOCHREALTIME; done";
@@ -262,6 +320,9 @@ impl Drop for TestbedSite {
         if self.up
             && let Err(error) = process::output(&mut self.command(&["down"]))
         {
+            eprintln!("ftd drill: {error:#}");
+        }
+        if let Err(error) = self.disks.forget_scarce() {
             eprintln!("ftd drill: {error:#}");
         }
     }
