@@ -30,6 +30,7 @@ impl Lines {
     ///
     /// # Errors
     /// [`TooLong`], from then on.
+    #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Option<Result<Vec<u8>, TooLong>> {
         loop {
             let end = self.bytes.iter().position(|byte| *byte == b'\n');
