@@ -50,7 +50,7 @@ pub fn run(data: &[u8]) {
 
 fn use_disk(disk: &Disk, mut model: Vec<u8>, requests: &mut Source<'_>) {
     let capacity = disk.capacity_bytes();
-    assert!(capacity > 0 && capacity % SECTOR_BYTES == 0);
+    assert!(capacity > 0 && capacity.is_multiple_of(SECTOR_BYTES));
     let raw = disk.format() == DiskFormat::Raw;
     assert!(!raw || capacity == model.len() as u64);
     let _ = disk.identity();

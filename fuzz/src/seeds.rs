@@ -202,7 +202,7 @@ fn encoded_epochs() -> Vec<EncodedEpoch> {
     };
     let mut builder = EpochBuilder::new(1);
     let mut all = Vec::new();
-    let mut push = |builder: &mut EpochBuilder, at, event: &Event| {
+    let push = |builder: &mut EpochBuilder, at, event: &Event| {
         builder.push(at, event).expect("an entry");
     };
     push(
@@ -315,9 +315,8 @@ fn frames() -> Vec<Seed> {
     let mut seal = |frame: &[u8]| {
         let body = &frame[24..];
         // Short bodies' lengths are a byte, and epochs are small.
-        if let (Ok(len @ 0..=0xfb), Ok(epoch)) = (u8::try_from(body.len()), u8::try_from(frame[8]))
-        {
-            sealed.extend_from_slice(&[frame[3], epoch, len]);
+        if let Ok(len @ 0..=0xfb) = u8::try_from(body.len()) {
+            sealed.extend_from_slice(&[frame[3], frame[8], len]);
             sealed.extend_from_slice(body);
         }
     };
