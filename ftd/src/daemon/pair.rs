@@ -170,7 +170,10 @@ impl Pair {
         let inbox = Arc::new(Inbox::default());
         let primary = guest.is_some();
         let mut journal = Journal::open(options.events.as_deref())?;
-        let sandbox = guest_options.sandbox().needs(&options.shared);
+        let sandbox = guest_options
+            .sandbox()
+            .needs(&options.shared)
+            .for_clock(shell.clock);
         let backends = Backends::open(
             guest_options,
             &shell.disks,
