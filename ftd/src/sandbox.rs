@@ -11,6 +11,7 @@ pub mod seccomp;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::User;
+use vmm::clock::Clock;
 
 use self::rights::RightsError;
 use self::seccomp::SeccompError;
@@ -24,6 +25,8 @@ pub struct Sandbox {
     pub user: Option<User>,
     /// Files and directories that are opened later.
     pub needed_later: Vec<PathBuf>,
+    /// Whether a copy's branches are counted later.
+    pub counts: bool,
 }
 
 impl Sandbox {
@@ -33,12 +36,18 @@ impl Sandbox {
         self
     }
 
+    /// The same; the guest's positions are made by this clock.
+    pub fn for_clock(mut self, clock: Clock) -> Sandbox {
+        self.counts = clock == Clock::Pmu;
+        self
+    }
+
     /// To be called when what needs rights is open, and before a thread is started.
     ///
     /// # Errors
     /// [`RightsError`].
     pub fn give_rights_up(&self) -> Result<(), RightsError> {
-        rights::give_up(self.user.as_ref(), &self.needed_later)
+        rights::give_up(self.user.as_ref(), &self.needed_later, self.counts)
     }
 
     /// To be called when everything is open: from here on this process can do only what ftd does.

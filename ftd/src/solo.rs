@@ -92,7 +92,7 @@ pub fn run(
         Some(path) => Some(LogFile::create(path, shell, booted)?),
         None => None,
     };
-    let sandbox = options.sandbox();
+    let sandbox = options.sandbox().for_clock(shell.clock);
     let mut backends = Backends::open(options, &shell.disks, Arc::clone(&inbox), true, &sandbox)?;
     registry.register(
         &mut SourceFd(&stop_signals.as_raw_fd()),

@@ -99,7 +99,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut shell = Shell::for_log(&options.kvm, cpu_model, clock, header.ram_bytes, config)?;
     shell.set_skid(options.skid);
     let guest = shell.empty_guest()?;
-    let sandbox = options.sandbox.sandbox();
+    let sandbox = options.sandbox.sandbox().for_clock(shell.clock);
     sandbox.give_rights_up()?;
     sandbox.close()?;
     let started = Instant::now();

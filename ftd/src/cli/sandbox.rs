@@ -25,6 +25,7 @@ impl SandboxArgs {
             seccomp: !self.no_seccomp,
             user: self.user.clone(),
             needed_later: Vec::new(),
+            counts: false,
         }
     }
 }

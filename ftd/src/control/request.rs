@@ -84,6 +84,7 @@ mod tests {
         );
         let register = r#"{"ask":"flip","what":"register"}"#;
         assert_eq!(parse(register), Request::Flip(Flip::Register));
+        assert_eq!(parse(r#"{"ask":"break-out"}"#), Request::BreakOut);
     }
 
     #[test]

@@ -177,8 +177,9 @@ impl Pair {
         let inbox = Arc::new(Inbox::default());
         let primary = guest.is_some();
         let mut journal = Journal::open(options.events.as_deref())?;
+        let sandbox = guest_options.sandbox().for_clock(shell.clock);
         let later = options.opened_later.iter();
-        let sandbox = later.fold(guest_options.sandbox(), |sandbox, path| sandbox.needs(path));
+        let sandbox = later.fold(sandbox, |sandbox, path| sandbox.needs(path));
         let backends = Backends::open(
             guest_options,
             &shell.disks,

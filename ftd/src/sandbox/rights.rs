@@ -16,6 +16,7 @@ use nix::unistd::{AccessFlags, User, faccessat, initgroups, setresgid, setresuid
 /// Numbers of capabilities (capability.h).
 const CAP_DAC_OVERRIDE: u32 = 1;
 const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_ADMIN: u32 = 21;
 const CAP_SYS_NICE: u32 = 23;
 const CAP_PERFMON: u32 = 38;
 /// More than the last one.
@@ -68,9 +69,20 @@ fn failed(what: &'static str) -> impl Fn(Errno) -> RightsError {
 ///
 /// # Errors
 /// [`RightsError`].
-pub fn give_up(user: Option<&User>, needed_later: &[PathBuf]) -> Result<(), RightsError> {
+pub fn give_up(
+    user: Option<&User>,
+    needed_later: &[PathBuf],
+    counts: bool,
+) -> Result<(), RightsError> {
     nix::sys::prctl::set_no_new_privs().map_err(failed("rule out new privileges"))?;
     let mut keep = bit(CAP_NET_ADMIN) | bit(CAP_PERFMON) | bit(CAP_SYS_NICE);
+    if counts && counters_are_for_admins() {
+        tracing::info!(
+            "this process keeps CAP_SYS_ADMIN, without which this kernel counts no branches; with 'sysctl \
+             kernel.perf_event_paranoid=2' it need not"
+        );
+        keep |= bit(CAP_SYS_ADMIN);
+    }
     match user {
         None => keep |= bit(CAP_DAC_OVERRIDE),
         Some(user) => become_user(user)?,
@@ -83,6 +95,13 @@ pub fn give_up(user: Option<&User>, needed_later: &[PathBuf]) -> Result<(), Righ
         }
     }
     Ok(())
+}
+
+/// Debian's kernels have a level of perf_event_paranoid, their default, at which CAP_PERFMON is not enough.
+fn counters_are_for_admins() -> bool {
+    let level = std::fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
+    let level = level.ok().and_then(|level| level.trim().parse().ok());
+    level.is_some_and(|level: i32| level > 2)
 }
 
 fn bit(capability: u32) -> u64 {
