@@ -30,8 +30,9 @@ pub struct DrillArgs {
     #[arg(long, value_name = "NAME[,NAME...]|all", value_delimiter = ',',
           conflicts_with_all = ["kill", "signal", "after", "after_writes", "join", "local"])]
     scenario: Vec<String>,
-    /// With --scenario: take a side for lost after so much silence (their --detect-ms).
-    #[arg(long, value_name = "MS", default_value_t = 200, requires = "scenario",
+    /// With --scenario: take a side for lost after so much silence (their --detect-ms). An emulated host with one
+    /// CPU is now and then silent for 200 ms by itself.
+    #[arg(long, value_name = "MS", default_value_t = 300, requires = "scenario",
           value_parser = clap::value_parser!(u32).range(20..=60_000))]
     detect_ms: u32,
     /// Who is killed.
