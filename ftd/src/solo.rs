@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use replay::log::{LogHeader, LogWriter};
+use replay::protocol::PeerId;
 use replay::{EncodedEpoch, Position};
 use vmm::guest::{Guest, StateHash};
 
@@ -111,6 +112,7 @@ pub fn run(
     let mut asked = Asked::new(solo.log.is_some(), shell, &inbox);
     if log.is_some() {
         inbox.order(Order::BeginLog {
+            to: PeerId(0),
             first: 1,
             // The others are zeros, as they are in a guest that a replay starts from.
             pages: guest.dirty_ram().touched(),

@@ -44,6 +44,7 @@ pub fn run(data: &[u8]) {
     };
     let mut config = Config::new(start, "here", facts());
     config.lag_bytes_max = LAG_BYTES_MAX;
+    config.backups_max = 1 + u32::from(mode >> 3 & 3);
     config.commit = match mode >> 1 & 3 {
         0 => Commit::Executed,
         1 => Commit::Verified,

@@ -266,6 +266,7 @@ fn messages() -> Vec<Message> {
             features: 1,
             host: "west".to_owned(),
             generation: 3,
+            bidder: "west-1".to_owned(),
             commit: Commit::Executed,
             detect_ms: 300,
             heartbeat_ms: 50,
@@ -286,6 +287,9 @@ fn messages() -> Vec<Message> {
             ],
         },
         Message::CloneDone { first: 7 },
+        Message::Keep { generation: 4 },
+        Message::Kept { generation: 4 },
+        Message::Renewed { generation: 4 },
         Message::Ack(Ack {
             received: 9,
             executed: 8,

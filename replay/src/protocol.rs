@@ -43,6 +43,10 @@
 //!
 //! In 8 and 9 the copy's RAM is kept: its pages' hashes tell the primary which need not be sent.
 //!
+//! A primary may have more than one backup (`Config::backups_max`). Then outputs wait for all of them; 3 and 4
+//! lead back to `Primary` as long as one is left; and of those in 7 that ask for the same generation, one wins and
+//! the others do 8. `excluding` says how one is ruled out and the others are not.
+//!
 //! **Never two live copies.** A takeover is a test-and-set from generation `g`, on which both sides
 //! agreed in the handshake, to `g + 1`, which one side at most wins. A superseded primary may not
 //! know of it yet, and have an acknowledgement in its hands from before. So it lets outputs out only
@@ -56,17 +60,23 @@
 //! that is executed.
 
 mod ahead;
+mod alone;
 mod ask;
 mod backup;
 mod core;
 mod event;
+mod excluding;
 mod facts;
 mod handing;
+mod joiner;
 mod joining;
 mod link;
+mod member;
 mod message;
+mod pacing;
 mod primary;
 mod role;
+mod sent;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -81,4 +91,4 @@ pub use message::{
     Ack, ByeReason, Commit, EndReason, FEATURE_PAGE_HASHES, FEATURES, Generation, HashKey, Hello,
     Join, Message, PROTOCOL_VERSION, PageHash, PageHashes, Welcome,
 };
-pub use role::{Config, Role, Start, Status};
+pub use role::{BackupStatus, Config, Role, Start, Status};

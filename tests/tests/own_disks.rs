@@ -186,3 +186,23 @@ fn a_disk_that_is_shared_on_one_side_only_is_turned_down() {
             .all(|byte| *byte == 0xa5)
     );
 }
+
+#[test]
+fn each_of_two_backups_has_all_on_its_own_disk() {
+    need_kvm!();
+    const ROUNDS: u64 = 4;
+    let own = Own::new(ROUNDS);
+    std::fs::write(own.disk("yonder"), vec![0x5a; DISK_BYTES as usize]).expect("room for a disk");
+    let mut primary = own.primary("primary", "here", &["--wait-backup", "--backups", "2"]);
+    let mut backup = own.backup("backup", "there", &[]);
+    backup.wait_for_event("protected");
+    let mut second = own.backup("second", "yonder", &[]);
+    second.wait_for_event("protected");
+    primary.wait_for_event("protected");
+    says_ok(primary);
+    backup.running.wait().succeeded();
+    second.running.wait().succeeded();
+    assert_eq!(own.bytes("here"), own.bytes("there"));
+    assert_eq!(own.bytes("here"), own.bytes("yonder"));
+    wrote_all(&own.bytes("yonder"), ROUNDS);
+}

@@ -157,6 +157,11 @@ impl PageSet {
         }
     }
 
+    /// Adds the pages of another set.
+    pub fn merge(&mut self, other: &PageSet) {
+        self.add(&other.words);
+    }
+
     /// Adds one page, if it is RAM.
     pub fn insert(&mut self, gfn: u64) {
         if let Some(word) = self.words.get_mut((gfn / 64) as usize) {

@@ -34,6 +34,11 @@ pub struct PairArgs {
     #[arg(long, value_name = "MS", default_value_t = 50,
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub heartbeat_ms: u32,
+    /// Most backups at a time; an output leaves once all of them have done with the log before it what --commit
+    /// says. The primary's word counts.
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=7))]
+    pub backups: u32,
     /// What the backup must have done with the log before an output that depends on it leaves: received it
     /// (fastest), executed it, or verified it (executed it, with equal digests). The primary's word counts.
     #[arg(

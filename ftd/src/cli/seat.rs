@@ -150,6 +150,8 @@ impl Seat {
         joins: Joins,
     ) -> Result<PairOptions> {
         let mut core = Config::new(start, &self.host, facts(&args.vm, shell, args.own_disks)?);
+        core.bidder.clone_from(&self.bidder);
+        core.backups_max = args.backups;
         core.detect_ms = args.detect_ms;
         core.heartbeat_ms = args.heartbeat_ms;
         core.commit = args.commit;

@@ -30,6 +30,6 @@ pub mod request;
 pub mod server;
 pub mod table;
 
-pub use report::{Failover, HandedOver, LastClone, Report};
+pub use report::{BackupReport, Failover, HandedOver, LastClone, Report};
 pub use request::Request;
 pub use server::{Answers, Control, ControlOptions};

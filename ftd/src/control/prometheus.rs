@@ -59,6 +59,15 @@ fn metrics(report: &Report) -> Vec<Metric> {
             Some(f64::from(u8::from(report.protected))),
         ),
         (
+            "ftd_backups",
+            "gauge",
+            "Hosts that can take the guest over from this one now.",
+            report
+                .backups
+                .as_ref()
+                .map(|backups| backups.iter().filter(|backup| backup.protects).count() as f64),
+        ),
+        (
             "ftd_generation",
             "gauge",
             "How often a copy of the guest has become the only live one.",

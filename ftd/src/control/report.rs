@@ -31,10 +31,12 @@ pub struct Report {
     pub clock: String,
     /// The host's KVM module.
     pub host_kvm: String,
-    /// The other side's host name.
+    /// The other side's host name; the first of several backups'.
     pub peer_host: Option<String>,
     /// The other side's end of the logging channel.
     pub peer_address: Option<SocketAddr>,
+    /// Who has a copy of the guest that is live here, or is about to.
+    pub backups: Option<Vec<BackupReport>>,
     /// The last epoch that this side made, or took over when it went live (live copies).
     pub epoch_made: Option<u64>,
     /// The last epoch that the backup has acknowledged.
@@ -82,6 +84,23 @@ impl Report {
             ..Report::default()
         }
     }
+}
+
+/// A backup, as its primary knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackupReport {
+    /// Its host name.
+    pub host: String,
+    /// Its end of the logging channel.
+    pub address: Option<SocketAddr>,
+    /// Whether it can take over.
+    pub protects: bool,
+    /// The last epoch that it has acknowledged.
+    pub epoch_acknowledged: Option<u64>,
+    /// The last epoch that it has executed.
+    pub epoch_executed: Option<u64>,
+    /// For how long the oldest epoch that it has not executed has been sent, in milliseconds.
+    pub lag_ms: f64,
 }
 
 /// Of a process that has no more to say than this.

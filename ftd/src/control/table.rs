@@ -1,6 +1,6 @@
 //! The report for people.
 
-use super::report::{Failover, LastClone, Report};
+use super::report::{BackupReport, Failover, LastClone, Report};
 
 /// A table of what is known; `now_unix_ms` is this host's time of day.
 pub fn table(report: &Report, now_unix_ms: u64) -> String {
@@ -8,6 +8,7 @@ pub fn table(report: &Report, now_unix_ms: u64) -> String {
         ("role", Some(standing(report))),
         ("guest", guest(report)),
         ("peer", peer(report)),
+        ("backups", backups(report)),
         ("epochs", epochs(report)),
         ("lag", lag(report)),
         (
@@ -69,6 +70,16 @@ fn peer(report: &Report) -> Option<String> {
         Some(address) => format!("{host} ({address})"),
         None => host.clone(),
     })
+}
+
+/// Each of several.
+fn backups(report: &Report) -> Option<String> {
+    let backups = report.backups.as_ref().filter(|all| all.len() > 1)?;
+    let one = |backup: &BackupReport| match backup.protects {
+        true => format!("{}, {:.1} ms behind", backup.host, backup.lag_ms),
+        false => format!("{}, not confirmed yet", backup.host),
+    };
+    Some(backups.iter().map(one).collect::<Vec<_>>().join("; "))
 }
 
 fn epochs(report: &Report) -> Option<String> {

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use devices::layout::PAGE_BYTES;
 use replay::frame::encode;
-use replay::protocol::{Message, PageHashes};
+use replay::protocol::{Message, PageHashes, PeerId};
 use replay::{Epoch, Page};
 use vmm::memory::PageSet;
 
@@ -78,13 +78,15 @@ pub struct Precopied {
 }
 
 impl Cloning {
-    /// Starts to send the guest's RAM through `send`, but for what the joiner has: it says so in
-    /// `theirs`, page by page in rising order, the last message marked. The log begins with epoch `first`.
+    /// Starts to send the guest's RAM through `send`, but for what the joiner `to` has: it says so in
+    /// `theirs`, page by page in rising order, the last message marked. A log that has not begun yet begins
+    /// with epoch `first`.
     ///
     /// # Errors
     /// The host has no thread left.
     pub fn start(
         copied: Copied,
+        to: PeerId,
         first: Epoch,
         theirs: Receiver<PageHashes>,
         send: SendFrame,
@@ -109,6 +111,7 @@ impl Cloning {
                         let done = precopy.done;
                         let disks = copied.disks;
                         inbox.order(Order::BeginLog {
+                            to,
                             first,
                             pages,
                             disks,
@@ -117,7 +120,8 @@ impl Cloning {
                     }
                     Ok(None) => None,
                     Err(error) => {
-                        outbox.push(Outgoing::CloneFailed { why: chain(&error) });
+                        let why = chain(&error);
+                        outbox.push(Outgoing::CloneFailed { to, why });
                         None
                     }
                 }

@@ -27,6 +27,11 @@ impl Held {
         self.released = self.released.max(through);
     }
 
+    /// Whether outputs wait for anybody.
+    pub fn is_holding(&self) -> bool {
+        self.holding_from.is_some()
+    }
+
     /// All outputs may go, now and later: this is the only live copy.
     pub fn release_all(&mut self) {
         self.holding_from = None;

@@ -137,6 +137,8 @@ pub struct Pair {
     /// Where what that joiner has goes, or that to which a clone is under way.
     joiner_has: Option<Sender<PageHashes>>,
     cloning: Option<(PeerId, Cloning)>,
+    /// One that was given up, and may still be at it.
+    ending_clone: Option<Cloning>,
     precopied: Option<Precopied>,
     log_from: Vec<SocketAddr>,
     dial_next: usize,
@@ -237,6 +239,7 @@ impl Pair {
             clone_waiting: None,
             joiner_has: None,
             cloning: None,
+            ending_clone: None,
             precopied: None,
             log_from: options.log_from,
             dial_next: 0,

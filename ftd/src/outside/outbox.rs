@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use devices::Effect;
 use mio::Waker;
-use replay::protocol::ArbiterAnswer;
+use replay::protocol::{ArbiterAnswer, PeerId};
 use replay::{EncodedEpoch, Epoch};
 
 use crate::arbiter::Sign;
@@ -48,11 +48,15 @@ pub enum Outgoing {
     },
     /// All pages of a live clone were sent; the epochs from `first` on follow.
     CloneReady {
-        /// First epoch of the log.
+        /// Whose clone it is.
+        to: PeerId,
+        /// First epoch of the log for it.
         first: Epoch,
     },
     /// The live clone can't be completed.
     CloneFailed {
+        /// Whose clone it was.
+        to: PeerId,
         /// Why.
         why: String,
     },

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use devices::{Effect, Input};
+use replay::protocol::PeerId;
 use replay::{EncodedEpoch, Epoch};
 
 use super::outbox::{Outbox, Outgoing};
@@ -63,8 +64,8 @@ impl Sink for VcpuSink {
         self.pass_on(self.outbox.push_when_released(Outgoing::Epoch(epoch)))
     }
 
-    fn clone_ready(&mut self, first: Epoch) -> Result<(), RunError> {
-        self.pass_on(self.outbox.push(Outgoing::CloneReady { first }))
+    fn clone_ready(&mut self, to: PeerId, first: Epoch) -> Result<(), RunError> {
+        self.pass_on(self.outbox.push(Outgoing::CloneReady { to, first }))
     }
 
     fn clone_stopped(&mut self, stop_ns: u64) -> Result<(), RunError> {

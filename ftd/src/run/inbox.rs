@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use devices::Input;
 use replay::Epoch;
+use replay::protocol::PeerId;
 use vmm::guest::Flip;
 use vmm::kvm::{Kick, KickTimer};
 use vmm::memory::PageSet;
@@ -20,16 +21,21 @@ pub const FRAMES_MAX: usize = 256;
 /// An order to the vCPU thread of a live guest.
 #[derive(Debug)]
 pub enum Order {
-    /// Start logging with a snapshot that also carries these pages; the first epoch has this
-    /// number.
+    /// Put a snapshot into the log that also carries these pages, as the first entry of an epoch; a log that
+    /// has not begun begins with it.
     BeginLog {
-        /// First epoch.
+        /// Whose clone is complete with it.
+        to: PeerId,
+        /// First epoch of a log that begins.
         first: Epoch,
         /// Pages not yet sent, besides those the dirty log holds.
         pages: PageSet,
         /// The disks that are copied, too, whose pages come behind those of RAM.
         disks: Option<DiskPages>,
     },
+    /// Forget at the next position which pages were written up to it: whoever follows the log gets there by
+    /// itself, so that the next snapshot need not have them.
+    Mark,
     /// Stop logging: nobody reads it any more.
     EndLog,
     /// Change a bit of the guest, between two epochs if a log is kept (a test hook).

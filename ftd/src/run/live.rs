@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use devices::{Effect, Input};
+use replay::protocol::PeerId;
 use replay::{EncodedEpoch, Epoch, EpochPolicy, Position, Recorder};
 use vmm::guest::{Access, Flip, Guest, Stop};
-use vmm::kvm::{Kick, KickTimer, kick};
+use vmm::kvm::{Kick, KickTimer, Reader, kick};
 
 use super::RunError;
 use super::gauges::Gauges;
@@ -26,8 +27,8 @@ pub trait Sink {
     fn request(&mut self, effect: Effect) -> Result<(), RunError>;
     /// The next epoch of the log. May block: that is the back-pressure of a full log buffer.
     fn epoch(&mut self, epoch: EncodedEpoch) -> Result<(), RunError>;
-    /// A live clone's pages have all been sent; the epochs from `first` on follow.
-    fn clone_ready(&mut self, first: Epoch) -> Result<(), RunError>;
+    /// The pages of `to`'s live clone have all been sent; the epochs from `first` on follow.
+    fn clone_ready(&mut self, to: PeerId, first: Epoch) -> Result<(), RunError>;
     /// The guest goes on; it stood for `stop_ns` nanoseconds for the end of a live clone.
     fn clone_stopped(&mut self, stop_ns: u64) -> Result<(), RunError>;
     /// The guest stands still at the end of an epoch, by the order of this number; these frames wait for
@@ -107,6 +108,8 @@ pub struct Live<S> {
     pub(super) ended: Option<Ended>,
     /// It stands still as soon as the inputs that wait are applied, by the order of this number.
     pub(super) pausing: Option<u64>,
+    /// What was written is to be forgotten at the next position.
+    pub(super) marking: bool,
     /// To be done where this epoch ends.
     flip: Option<Flip>,
     pub(super) counters: LiveCounters,
@@ -152,6 +155,7 @@ impl<S: Sink> Live<S> {
             outputs: Vec::new(),
             ended: None,
             pausing: None,
+            marking: false,
             flip: None,
             counters: LiveCounters::default(),
         })
@@ -181,6 +185,9 @@ impl<S: Sink> Live<S> {
                     continue;
                 }
                 self.close_epoch_if_due(false)?;
+                if at_boundary && self.marking {
+                    self.mark()?;
+                }
             }
             self.arm_deadline();
             at_boundary = match self.guest.enter()? {
@@ -220,7 +227,7 @@ impl<S: Sink> Live<S> {
     }
 
     /// Records an input and applies it where the guest stands.
-    fn apply(&mut self, input: Input) -> Result<(), RunError> {
+    pub(super) fn apply(&mut self, input: Input) -> Result<(), RunError> {
         let at = self.at();
         if let Some(recorder) = &mut self.recorder {
             recorder.input(at, input.clone())?;
@@ -312,32 +319,21 @@ impl<S: Sink> Live<S> {
     pub(super) fn carry_out_order(&mut self, order: Order) -> Result<(), RunError> {
         match order {
             Order::BeginLog {
+                to,
                 first,
                 pages,
                 disks,
             } => {
                 let stopped_at = monotonic_ns();
-                self.sink.clone_ready(first)?;
-                self.guest.dirty_ram().log(true)?;
-                self.recorder = Some(Recorder::new(first, self.options.policy));
-                self.guest.set_followed(true);
-                self.guest.mark_dirty(pages.iter());
-                if let Some(disks) = disks {
-                    self.disk_pages(&disks, pages)?;
-                }
-                self.snapshot()?;
-                // Where points can be named, nothing has to wait for an exit.
-                self.patience = match self.guest.clock().counts() {
-                    true => Duration::ZERO,
-                    false => self.options.patience,
-                };
-                self.inbox.set_patience(self.patience / 2);
+                self.begin_log(to, first, pages, disks)?;
                 self.sink.clone_stopped(monotonic_ns() - stopped_at)?;
             }
+            Order::Mark => self.marking = self.recorder.is_some(),
             Order::EndLog => {
                 self.recorder = None;
+                self.marking = false;
                 self.guest.set_followed(false);
-                self.guest.dirty_ram().log(false)?;
+                self.guest.dirty_ram().log(Reader::Snapshots, false)?;
                 self.inbox.set_patience(Duration::ZERO);
             }
             // The digest of the open epoch is that of a guest without it.

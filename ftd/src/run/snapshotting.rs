@@ -4,10 +4,13 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use devices::Input;
 use devices::layout::PAGE_BYTES;
 use replay::codec::PAGES_PER_EVENT;
-use replay::{EncodedEpoch, Page, Position, Recorder, Snapshot};
+use replay::protocol::PeerId;
+use replay::{EncodedEpoch, Epoch, Page, Position, Recorder, Snapshot};
 use vmm::guest::Guest;
+use vmm::kvm::Reader;
 use vmm::memory::{PageSet, ram_bytes};
 
 use super::RunError;
@@ -45,6 +48,51 @@ impl<S: Sink> Live<S> {
             .min(PATIENCE_MAX)
             .max(self.options.patience);
         self.inbox.set_patience(self.patience / 2);
+        Ok(())
+    }
+
+    /// Begins a log for `to`, with a snapshot that carries `pages`, too. A log that has begun already goes on:
+    /// its epoch ends, and that snapshot is the first entry of the next one.
+    pub(super) fn begin_log(
+        &mut self,
+        to: PeerId,
+        first: Epoch,
+        pages: PageSet,
+        disks: Option<DiskPages>,
+    ) -> Result<(), RunError> {
+        if self.recorder.is_some() {
+            // The guest may be at no position, so an epoch can't just end here.
+            self.snapshot()?;
+        }
+        let recorder = self
+            .recorder
+            .get_or_insert_with(|| Recorder::new(first, self.options.policy));
+        let first = recorder.epoch();
+        self.guest.dirty_ram().log(Reader::Snapshots, true)?;
+        self.sink.clone_ready(to, first)?;
+        self.guest.set_followed(true);
+        self.guest.mark_dirty(pages.iter());
+        if let Some(disks) = disks {
+            self.disk_pages(&disks, pages)?;
+        }
+        self.snapshot()?;
+        // Where points can be named, nothing has to wait for an exit.
+        self.patience = match self.guest.clock().counts() {
+            true => Duration::ZERO,
+            false => self.options.patience,
+        };
+        self.inbox.set_patience(self.patience / 2);
+        Ok(())
+    }
+
+    /// Ends the epoch at this position, and forgets which pages were written before it.
+    pub(super) fn mark(&mut self) -> Result<(), RunError> {
+        self.marking = false;
+        // An entry, so that the log leads here.
+        let now = self.virtual_now();
+        self.apply(Input::Clock { now })?;
+        self.close_epoch()?;
+        self.guest.forget_dirty()?;
         Ok(())
     }
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use replay::EncodedEpoch;
 use replay::protocol::{
-    Action, ArbiterAnswer, Core, EndReason, Event, LinkLoss, Message, PeerId, Role,
+    Action, ArbiterAnswer, Core, DisconnectReason, EndReason, Event, LinkLoss, Message, PeerId,
+    Role,
 };
 
 use super::{LAG_BYTES_MAX, RAM_BYTES, words};
@@ -21,8 +22,8 @@ pub(super) struct Daemon {
     now: u64,
     halted: bool,
     peers_made: u64,
-    /// Open connections, and the highest epoch that each has acknowledged.
-    peers: BTreeMap<PeerId, u64>,
+    /// Open connections.
+    peers: BTreeSet<PeerId>,
     /// The core wants a connection.
     dialling: bool,
     /// Generations asked for and not answered, in order.
@@ -33,8 +34,10 @@ pub(super) struct Daemon {
     /// To whom a clone is on its way.
     cloning: Option<PeerId>,
     live: bool,
-    /// Whether outputs wait for the peer that was cloned last.
-    holding: Option<PeerId>,
+    /// Whether outputs wait for backups.
+    holding: bool,
+    /// To whom the log goes, and the highest epoch that each has acknowledged.
+    backups: BTreeMap<PeerId, u64>,
     closed: u64,
     released: u64,
     /// Epochs to be executed: number and size.
@@ -50,14 +53,15 @@ impl Daemon {
             now: 0,
             halted: false,
             peers_made: 0,
-            peers: BTreeMap::new(),
+            peers: BTreeSet::new(),
             dialling: false,
             asked: VecDeque::new(),
             held: 0,
             won: BTreeSet::new(),
             cloning: None,
             live: false,
-            holding: None,
+            holding: false,
+            backups: BTreeMap::new(),
             closed: 0,
             released: 0,
             delivered: VecDeque::new(),
@@ -116,7 +120,7 @@ impl Daemon {
                     match source.below(8) {
                         0 => self.handle(Event::CloneFailed { peer, why }),
                         _ => {
-                            self.peers.insert(peer, 0);
+                            self.peers.insert(peer);
                             self.handle(Event::CloneReady { peer, first });
                         }
                     }
@@ -171,25 +175,28 @@ impl Daemon {
         self.peers_made += 1;
         let peer = PeerId(self.peers_made);
         let dialled = std::mem::take(&mut self.dialling);
-        self.peers.insert(peer, 0);
+        self.peers.insert(peer);
         self.handle(Event::PeerConnected { peer, dialled });
     }
 
-    /// Some connection, mostly the one that counts.
+    /// Some connection, mostly one that counts.
     fn peer(&self, source: &mut Source<'_>) -> Option<PeerId> {
         let choice = usize::from(source.u8());
-        let linked = self.core.status().link.filter(|_| choice < 0xe0);
-        let linked = linked.filter(|peer| self.peers.contains_key(peer));
+        let status = self.core.status();
+        let some = status.backups.get(choice % status.backups.len().max(1));
+        let linked = some.map(|backup| backup.peer).or(status.link);
+        let linked = linked.filter(|_| choice < 0xe0);
+        let linked = linked.filter(|peer| self.peers.contains(peer));
         linked.or_else(|| {
             self.peers
-                .keys()
+                .iter()
                 .copied()
                 .nth(choice % self.peers.len().max(1))
         })
     }
 
     fn hear(&mut self, peer: PeerId, message: Message) {
-        if let (Message::Ack(ack), Some(acked)) = (&message, self.peers.get_mut(&peer)) {
+        if let (Message::Ack(ack), Some(acked)) = (&message, self.backups.get_mut(&peer)) {
             *acked = (*acked).max(ack.received);
         }
         self.handle(Event::Message { peer, message });
@@ -278,13 +285,21 @@ impl Daemon {
             "{action:?} after the end"
         );
         match action {
-            Action::Send { peer, .. } => assert!(self.peers.contains_key(&peer)),
+            Action::Send { peer, message } => {
+                assert!(self.peers.contains(&peer));
+                if matches!(message, Message::CloneDone { .. }) {
+                    self.backups.insert(peer, 0);
+                }
+            }
             Action::SendEpoch { peer, epoch } => {
-                assert!(self.live && self.peers.contains_key(&peer));
+                assert!(self.live && self.peers.contains(&peer));
                 assert_eq!(epoch.epoch, self.closed);
             }
-            Action::Disconnect { peer, .. } => {
+            Action::Disconnect { peer, why } => {
                 self.peers.remove(&peer);
+                if matches!(why, DisconnectReason::Left(_)) {
+                    self.backups.remove(&peer);
+                }
             }
             Action::Connect => self.dialling = true,
             Action::StartClone { peer } => {
@@ -293,17 +308,16 @@ impl Daemon {
             }
             Action::StopClone { .. } => self.cloning = None,
             Action::HoldOutputs { from } => {
-                assert!(self.live && from == self.closed + 1);
-                self.holding = self.core.status().link.or(Some(PeerId(0)));
+                assert!(self.live && from == self.closed + 1 && !self.holding);
+                self.holding = true;
             }
             Action::ReleaseOutputs { through } => {
                 assert!(self.live && through >= self.released && through <= self.closed);
-                if let Some(peer) = self.holding {
-                    // It may have been disconnected by what follows, but it was there.
-                    let acked = self.peers.get(&peer).copied().unwrap_or(0);
+                if self.holding {
+                    let acked = self.backups.values().copied().min().unwrap_or(0);
                     assert!(
                         through <= acked,
-                        "epoch {through} is out, {acked} is acknowledged"
+                        "epoch {through} is out, {acked} is acknowledged by all"
                     );
                 }
                 self.released = through;
@@ -311,8 +325,13 @@ impl Daemon {
             Action::GoAlone { generation } => {
                 assert!(self.won.contains(&generation), "{generation} was not won");
                 self.live = true;
-                self.holding = None;
+                self.holding = false;
+                self.backups.clear();
                 self.released = self.closed;
+            }
+            Action::Renew { generation } => {
+                assert!(self.live && self.won.contains(&generation));
+                self.backups.retain(|peer, _| self.peers.contains(peer));
             }
             Action::GoLive { generation, .. } => {
                 assert!(

@@ -16,13 +16,14 @@ pub(super) fn message(source: &mut Source<'_>, near: u64) -> Message {
         0xff => source.u64(),
         other => near.wrapping_add(u64::from(other)).wrapping_sub(2),
     };
-    match source.below(14) {
+    match source.below(15) {
         0 => Message::Hello(Box::new(hello(source))),
         1 => Message::Welcome(Welcome {
             protocol_version: PROTOCOL_VERSION + u32::from(source.below(8) / 7),
             features: source.any(),
             host: "there".to_owned(),
             generation: source.any(),
+            bidder: "there".to_owned(),
             commit: match source.below(3) {
                 0 => Commit::Received,
                 1 => Commit::Executed,
@@ -87,6 +88,14 @@ pub(super) fn message(source: &mut Source<'_>, near: u64) -> Message {
             hashes: vec![PageHash([2; 16]); source.any().min(5000) as usize],
             last: source.flag(),
         }),
+        13 => {
+            let generation = u64::from(source.u8());
+            match source.below(3) {
+                0 => Message::Keep { generation },
+                1 => Message::Kept { generation },
+                _ => Message::Renewed { generation },
+            }
+        }
         _ => match source.flag() {
             true => Message::HandOver,
             false => Message::Frame {

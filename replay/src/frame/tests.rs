@@ -51,6 +51,7 @@ fn messages() -> Vec<Message> {
             features: 0,
             host: "west".to_owned(),
             generation: 3,
+            bidder: "west-1".to_owned(),
             commit: Commit::Verified,
             detect_ms: 300,
             heartbeat_ms: 50,

@@ -1,13 +1,13 @@
 //! A backup: replays what it is sent, and takes over when the primary is lost.
 
 use super::ahead::Ahead;
+use super::alone::Alone;
 use super::ask::{Ask, Verdict};
 use super::core::{Shared, State, break_off};
 use super::event::{Action, DisconnectReason, Event, HaltReason, LinkLoss, Note, ProtocolError};
 use super::joining::{Cloning, Joining};
-use super::link::Link;
-use super::message::{Ack, ByeReason, Commit, Generation, Message};
-use super::primary::{Alone, lose, send, unwanted};
+use super::link::{Link, lose, send, unwanted};
+use super::message::{Ack, ByeReason, Commit, Generation, Message, NUMBER_MAX};
 use super::role::Status;
 use crate::codec::EncodedEpoch;
 use crate::entry::Epoch;
@@ -25,6 +25,10 @@ pub(super) struct Backup {
     pub(super) ask: Option<Ask>,
     /// The generation of the primary.
     generation: Generation,
+    /// The primary, as the arbiter knows it.
+    bidder: String,
+    /// The last generation that the primary may have won without this side having lost.
+    kept: Generation,
     won: bool,
     received: Epoch,
     /// The last epoch whose outputs are out, by the primary's word.
@@ -50,9 +54,11 @@ impl Backup {
         let Cloning {
             link,
             generation,
+            bidder,
+            kept,
             received,
             mut ahead,
-            ..
+            first: _,
         } = cloning;
         ahead.pop();
         let host = link.host.clone();
@@ -60,6 +66,8 @@ impl Backup {
             link: Some(link),
             ask: None,
             generation,
+            bidder,
+            kept,
             won: false,
             received,
             released: 0,
@@ -96,6 +104,12 @@ impl Backup {
                 };
                 match ask.answered(asked, answer, shared, out) {
                     Verdict::Pending => {}
+                    // Not against this side, but another backup: the next one decides.
+                    Verdict::Lost { by, .. } if by == self.bidder && asked <= self.kept => {
+                        shared.learn(asked);
+                        self.generation = asked;
+                        self.ask = Some(Ask::new(asked + 1, shared.now));
+                    }
                     Verdict::Won => {
                         self.won = true;
                         self.ask = None;
@@ -171,6 +185,16 @@ impl Backup {
             Message::Heartbeat { seq, heard } => {
                 link.on_beat(seq);
                 link.on_echo(heard);
+                return State::Backup(self);
+            }
+            Message::Keep { generation } if generation <= NUMBER_MAX => {
+                self.kept = self.kept.max(generation);
+                out.push(send(link, Message::Kept { generation }));
+                return State::Backup(self);
+            }
+            Message::Renewed { generation } if generation <= self.kept => {
+                self.generation = self.generation.max(generation);
+                shared.learn(generation);
                 return State::Backup(self);
             }
             Message::GuestEnded { reason } => {

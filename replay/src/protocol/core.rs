@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use super::alone::{Alone, Starting};
 use super::ask::Ask;
 use super::backup::Backup;
 use super::event::{Action, DisconnectReason, Event, HaltReason, LinkLoss, Note};
 use super::event::{PeerId, ProtocolError};
 use super::facts::RejectReason;
+use super::joiner::Joiner;
 use super::joining::Joining;
 use super::link::{Link, MS};
+use super::member::Member;
 use super::message::{ByeReason, FEATURES, Generation, Hello, Message, PROTOCOL_VERSION, Welcome};
-use super::primary::{Alone, Primary, Starting};
+use super::primary::Primary;
 use super::role::{Config, Role, Start, Status};
-use super::told::Told;
 
 /// Most connections that may wait for their introduction.
 const VISITORS_MAX: usize = 16;
@@ -91,25 +93,45 @@ impl State {
         State::Halted
     }
 
-    fn link(&self) -> Option<&Link> {
-        match self {
+    /// All connections to peers that have introduced themselves, and whether this side relies on the peer: a
+    /// joiner is not relied upon, and busy with the clone.
+    fn links(&self) -> impl Iterator<Item = (&Link, bool)> {
+        let members: &[Member] = match self {
+            State::Primary(primary) => &primary.members,
+            _ => &[],
+        };
+        let members = members.iter().filter_map(|member| member.link.as_ref());
+        let other = match self {
             State::Starting(_) | State::Halted => None,
             State::Joining(joining) => joining.link(),
             State::Backup(backup) => backup.link.as_ref(),
-            State::Alone(alone) => alone.cloning.as_ref(),
-            State::Primary(primary) => primary.link.as_ref(),
-        }
+            State::Alone(alone) => alone.joiner.as_ref().map(|joiner| &joiner.link),
+            State::Primary(primary) => primary.joiner.as_ref().map(|joiner| &joiner.link),
+        };
+        let relied = matches!(self, State::Backup(_));
+        let other = other.map(|link| (link, relied));
+        members.map(|link| (link, true)).chain(other)
     }
 
-    fn link_mut(&mut self) -> Option<&mut Link> {
-        match self {
-            State::Starting(_) | State::Halted => None,
-            State::Joining(joining) => joining.link_mut(),
-            State::Backup(backup) => backup.link.as_mut(),
-            State::Alone(alone) => alone.cloning.as_mut(),
-            State::Primary(primary) => primary.link.as_mut(),
-        }
+    fn links_mut(&mut self) -> impl Iterator<Item = &mut Link> {
+        let (members, other): (&mut [Member], _) = match self {
+            State::Starting(_) | State::Halted => (&mut [], None),
+            State::Joining(joining) => (&mut [], joining.link_mut()),
+            State::Backup(backup) => (&mut [], backup.link.as_mut()),
+            State::Alone(Alone { joiner, .. }) => (&mut [], link_of(joiner)),
+            State::Primary(primary) => (&mut primary.members, link_of(&mut primary.joiner)),
+        };
+        let members = members.iter_mut().filter_map(|member| member.link.as_mut());
+        members.chain(other)
     }
+
+    fn link_to(&mut self, peer: PeerId) -> Option<&mut Link> {
+        self.links_mut().find(|link| link.peer == peer)
+    }
+}
+
+fn link_of(joiner: &mut Option<Joiner>) -> Option<&mut Link> {
+    joiner.as_mut().map(|joiner| &mut joiner.link)
 }
 
 impl Core {
@@ -160,9 +182,16 @@ impl Core {
             peer: match &self.state {
                 // Its name comes with its welcome.
                 State::Joining(Joining::Greeting(_)) => None,
-                state => state.link().map(|link| link.host.clone()),
+                state => state.links().next().map(|(link, _)| link.host.clone()),
             },
-            link: self.state.link().map(|link| link.peer),
+            link: self.state.links().next().map(|(link, _)| link.peer),
+            backups: Vec::new(),
+            joining: match &self.state {
+                State::Alone(Alone { joiner, .. }) | State::Primary(Primary { joiner, .. }) => {
+                    joiner.as_ref().map(|joiner| joiner.link.host.clone())
+                }
+                _ => None,
+            },
             epoch: 0,
             received: 0,
             executed: 0,
@@ -171,7 +200,7 @@ impl Core {
             behind_since_ns: None,
             guest_stopped: false,
             asking_arbiter: false,
-            offered: false,
+            offered: None,
         };
         match &self.state {
             State::Starting(_) => status.asking_arbiter = true,
@@ -189,20 +218,22 @@ impl Core {
     /// When to come back with [`Event::Tick`] if nothing else happens, in nanoseconds.
     pub fn next_tick(&self) -> u64 {
         let visitors = self.shared.visitors.values().copied().min();
-        let link = self.state.link().map(|link| {
-            let silent = link.heard_at + self.patience_ns();
+        let links = self.state.links().map(|(link, relied)| {
+            let silent = link.heard_at + self.patience_ns(relied);
             silent.min(link.beat_at())
         });
         let state = match &self.state {
             State::Starting(starting) => starting.ask.next_tick(),
             State::Joining(Joining::Waiting { at }) => *at,
             State::Backup(Backup { ask: Some(ask), .. }) => ask.next_tick(),
-            State::Primary(Primary { ask: Some(ask), .. }) => ask.next_tick(),
-            State::Primary(primary) => primary.next_tick(&self.shared),
+            State::Primary(primary) => {
+                let shared = &self.shared;
+                primary.ask_at(shared).min(primary.give_up_at(shared))
+            }
             _ => u64::MAX,
         };
-        let least = visitors.unwrap_or(u64::MAX).min(link.unwrap_or(u64::MAX));
-        least.min(state)
+        let least = visitors.unwrap_or(u64::MAX).min(state);
+        links.fold(least, u64::min)
     }
 
     /// Takes in what happened at `now_ns` (a clock that never stops or jumps, such as
@@ -231,10 +262,10 @@ impl Core {
     fn pass_time(&mut self, now_ns: u64) {
         let now = now_ns.max(self.shared.now);
         let gap = now - self.shared.now;
-        if gap > self.shared.detect_ns() / 2
-            && let Some(link) = self.state.link_mut()
-        {
-            link.heard_at = now.min(link.heard_at + gap);
+        if gap > self.shared.detect_ns() / 2 {
+            for link in self.state.links_mut() {
+                link.heard_at = now.min(link.heard_at + gap);
+            }
         }
         self.shared.now = now;
     }
@@ -255,15 +286,13 @@ impl Core {
                 return;
             }
             Event::PeerHeard { peer } | Event::Message { peer, .. } => {
-                match self.state.link_mut().filter(|link| link.peer == peer) {
+                match self.state.link_to(peer) {
                     Some(link) => link.heard_at = now,
                     // Of a connection that was given up: what it says counts for nothing.
                     None => return,
                 }
             }
-            Event::PeerDisconnected { peer, .. }
-                if self.state.link().is_none_or(|link| link.peer != peer) =>
-            {
+            Event::PeerDisconnected { peer, .. } if self.state.link_to(peer).is_none() => {
                 return;
             }
             _ => {}
@@ -276,11 +305,11 @@ impl Core {
         self.change(|state, shared| match (state, event) {
             (State::Halted, _) => State::Halted,
             (state, Event::Stop) => {
-                bye(state.link(), ByeReason::Stopped, out);
+                bye(&state, ByeReason::Stopped, out);
                 State::halt(HaltReason::Stopped, out)
             }
             (state, Event::Failed { why }) => {
-                bye(state.link(), ByeReason::Failed, out);
+                bye(&state, ByeReason::Failed, out);
                 State::halt(HaltReason::Failed(why), out)
             }
             (state, Event::Superseded { generation }) => superseded(state, generation, shared, out),
@@ -297,31 +326,30 @@ impl Core {
         self.state = to(state, &mut self.shared);
     }
 
-    /// How long the peer may be silent. A joiner is not relied upon, and busy with the clone.
-    fn patience_ns(&self) -> u64 {
+    /// How long a peer may be silent.
+    fn patience_ns(&self, relied: bool) -> u64 {
         let detect = self.shared.detect_ns();
-        match &self.state {
-            State::Alone(_) | State::Joining(_) => {
-                detect.max(u64::from(self.shared.config.handshake_ms) * MS)
-            }
-            _ => detect,
+        match relied {
+            true => detect,
+            false => detect.max(u64::from(self.shared.config.handshake_ms) * MS),
         }
     }
 
     fn run_timers(&mut self, out: &mut Vec<Action>) {
         self.dismiss_silent_visitors(out);
         let now = self.shared.now;
-        let patience = self.patience_ns();
-        if let Some(link) = self.state.link() {
-            let silent = now - link.heard_at;
-            if silent >= patience {
-                let peer = link.peer;
-                let why = DisconnectReason::Silent { ms: silent / MS };
-                // The other side may be well and not know of this: it is not gone for sure.
-                let loss = LinkLoss::Broken(why.to_string());
-                out.push(Action::Disconnect { peer, why });
-                self.give(Event::PeerDisconnected { peer, why: loss }, out);
-            }
+        let silent = |core: &Core| {
+            let mut links = core.state.links();
+            let (link, _) =
+                links.find(|(link, relied)| now - link.heard_at >= core.patience_ns(*relied))?;
+            Some((link.peer, now - link.heard_at))
+        };
+        while let Some((peer, silent_ns)) = silent(self) {
+            let why = DisconnectReason::Silent { ms: silent_ns / MS };
+            // The other side may be well and not know of this: it is not gone for sure.
+            let loss = LinkLoss::Broken(why.to_string());
+            out.push(Action::Disconnect { peer, why });
+            self.give(Event::PeerDisconnected { peer, why: loss }, out);
         }
         self.beat(out);
         self.change(|state, shared| match state {
@@ -335,15 +363,20 @@ impl Core {
 
     /// A heartbeat, if one is due; a backup's is an acknowledgement.
     fn beat(&mut self, out: &mut Vec<Action>) {
-        let now = self.shared.now;
-        if self.state.link().is_none_or(|link| link.beat_at() > now) {
+        let (now, every_ns) = (self.shared.now, self.shared.heartbeat_ns());
+        if let State::Backup(backup) = &mut self.state {
+            if backup
+                .link
+                .as_ref()
+                .is_some_and(|link| link.beat_at() <= now)
+            {
+                backup.say(&self.shared, out);
+            }
             return;
         }
-        if let State::Backup(backup) = &mut self.state {
-            backup.say(&self.shared, out);
-        } else if let Some(link) = self.state.link_mut() {
+        for link in self.state.links_mut().filter(|link| link.beat_at() <= now) {
             let peer = link.peer;
-            let message = link.beat(now, self.shared.heartbeat_ns());
+            let message = link.beat(now, every_ns);
             out.push(Action::Send { peer, message });
         }
     }
@@ -391,8 +424,10 @@ impl Core {
             out.push(Action::Disconnect { peer, why });
             return out.push(Action::Note(Note::Rejected { host, reason }));
         }
-        let State::Alone(alone) = &mut self.state else {
-            return; // judge() has turned it down.
+        let joiner = match &mut self.state {
+            State::Alone(alone) => &mut alone.joiner,
+            State::Primary(primary) => &mut primary.joiner,
+            _ => return, // judge() has turned it down.
         };
         let Shared {
             config,
@@ -406,16 +441,17 @@ impl Core {
             features,
             host: config.host.clone(),
             generation: *generation,
+            bidder: config.bidder.clone(),
             commit: config.commit,
             detect_ms: config.detect_ms,
             heartbeat_ms: config.heartbeat_ms,
         });
         let host = hello.host;
-        alone.cloning = Some(Link::new(peer, host.clone(), *now));
+        let link = Link::new(peer, host.clone(), *now);
         out.push(Action::Established { peer });
         out.push(Action::Send { peer, message });
         out.push(Action::StartClone { peer });
-        alone.told = Told::begin(features, peer, out);
+        *joiner = Some(Joiner::begin(link, features, out));
         out.push(Action::Note(Note::Joining { host }));
     }
 
@@ -435,12 +471,25 @@ impl Core {
             let backup = hello.generation;
             return Err(RejectReason::Superseded { primary, backup });
         }
-        match &self.state {
-            State::Primary(Primary { ask: Some(_), .. }) => Err(RejectReason::Busy {
-                why: "it has lost its backup and waits for the arbiter".to_owned(),
+        let (backups, joiner) = match &self.state {
+            State::Primary(Primary { ask: Some(_), .. }) => {
+                return Err(RejectReason::Busy {
+                    why: "it has lost a backup and waits for the arbiter".to_owned(),
+                });
+            }
+            State::Primary(primary) => (primary.members.len(), &primary.joiner),
+            State::Alone(alone) => (0, &alone.joiner),
+            _ => return Err(RejectReason::NotPrimary),
+        };
+        let most = self.shared.config.backups_max as usize;
+        match joiner {
+            _ if backups + usize::from(joiner.is_some()) >= most.max(1) => {
+                Err(RejectReason::HasBackup)
+            }
+            Some(_) => Err(RejectReason::Busy {
+                why: "another host joins it".to_owned(),
             }),
-            State::Alone(Alone { cloning: None, .. }) => Ok(()),
-            _ => Err(RejectReason::HasBackup),
+            None => Ok(()),
         }
     }
 }
@@ -471,8 +520,8 @@ pub(super) fn break_off(peer: PeerId, error: ProtocolError, out: &mut Vec<Action
     out.push(Action::Disconnect { peer, why });
 }
 
-fn bye(link: Option<&Link>, reason: ByeReason, out: &mut Vec<Action>) {
-    if let Some(link) = link {
+fn bye(state: &State, reason: ByeReason, out: &mut Vec<Action>) {
+    for (link, _) in state.links() {
         let peer = link.peer;
         let message = Message::Bye { reason };
         out.push(Action::Send { peer, message });

@@ -69,7 +69,7 @@ pub enum Event {
     },
     /// The live clone asked for by [`Action::StartClone`] is complete: all pages were sent
     /// ([`Message::ClonePages`], by the daemon itself), and the guest is stopped at the end of an
-    /// epoch. The next epoch is `first` and begins with a `Snapshot`. The daemon lets the guest go
+    /// epoch. The next epoch is `first` and begins with a `Snapshot`; the other backups get it, too. The daemon lets the guest go
     /// on when it has carried out the actions that come back.
     CloneReady {
         /// To whom.
@@ -236,6 +236,11 @@ pub enum Action {
         /// The generation that this side won.
         generation: Generation,
     },
+    /// This live copy has won `generation`, and its other backups stay: outputs are held as before.
+    Renew {
+        /// The generation that this side won.
+        generation: Generation,
+    },
     /// The replayed guest has executed all that was received: make it the live one, and make good what it
     /// let out after `released`.
     GoLive {
@@ -343,6 +348,9 @@ pub enum ProtocolError {
     /// An acknowledgement of what wasn't sent, or one that takes an earlier one back.
     #[error("it acknowledged what was not sent, or took an acknowledgement back")]
     BadAck,
+    /// A backup that was told that it is kept does not say that it heard so.
+    #[error("it did not say in time that it knows that it stays a backup")]
+    NotKept,
     /// An epoch or a generation that no counting arrives at.
     #[error("it gave a number that is out of all bounds")]
     Number,

@@ -191,7 +191,7 @@ pub enum RejectReason {
     #[error("primary and backup were given different disk images")]
     Image,
     /// The primary has as many backups as it takes.
-    #[error("the primary already has a backup")]
+    #[error("the primary has as many backups as it takes (--backups)")]
     HasBackup,
     /// The primary can't take a backup at this moment; try again.
     #[error("the primary cannot take a backup at this moment: {why}")]

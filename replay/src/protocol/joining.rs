@@ -5,12 +5,11 @@ use super::backup::Backup;
 use super::core::{Shared, State};
 use super::event::ProtocolError;
 use super::event::{Action, ArbiterAnswer, DisconnectReason, Event, HaltReason, Note};
-use super::link::Link;
+use super::link::{Link, lose, send, unwanted};
 use super::message::{
     ByeReason, FEATURE_PAGE_HASHES, FEATURES, Generation, Hello, Join, Message, NUMBER_MAX,
     PROTOCOL_VERSION, Welcome,
 };
-use super::primary::{lose, send, unwanted};
 use crate::codec::EncodedEpoch;
 use crate::entry::Epoch;
 
@@ -32,6 +31,10 @@ pub(super) enum Joining {
 pub(super) struct Cloning {
     pub(super) link: Link,
     pub(super) generation: Generation,
+    /// The primary, as the arbiter knows it.
+    pub(super) bidder: String,
+    /// The last generation that the primary may have won without this side having lost.
+    pub(super) kept: Generation,
     /// The epoch that completes the clone, once the primary has named it.
     pub(super) first: Option<Epoch>,
     /// The last epoch received; `first - 1` before any.
@@ -151,6 +154,7 @@ fn greeted(mut link: Link, message: Message, shared: &mut Shared, out: &mut Vec<
                 let Welcome {
                     host,
                     generation,
+                    bidder,
                     features,
                     ..
                 } = welcome;
@@ -163,6 +167,8 @@ fn greeted(mut link: Link, message: Message, shared: &mut Shared, out: &mut Vec<
                 return State::Joining(Joining::Cloning(Cloning {
                     link,
                     generation,
+                    bidder,
+                    kept: generation,
                     first: None,
                     received: 0,
                     ahead: Ahead::default(),
@@ -260,6 +266,13 @@ impl Cloning {
             (Message::Epoch(epoch), Some(first)) => {
                 self.on_epoch(epoch, first, shared, out)
                     .map_err(DisconnectReason::Protocol)?;
+            }
+            (Message::Keep { generation }, Some(_)) if generation <= NUMBER_MAX => {
+                self.kept = self.kept.max(generation);
+                out.push(send(&self.link, Message::Kept { generation }));
+            }
+            (Message::Renewed { generation }, Some(_)) if generation <= self.kept => {
+                self.generation = self.generation.max(generation);
             }
             (Message::GuestEnded { reason }, _) => return Ok(Some(HaltReason::GuestEnded(reason))),
             (Message::Bye { reason }, _) => return Err(DisconnectReason::Left(reason)),

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::event::PeerId;
+use super::core::Shared;
+use super::event::{Action, DisconnectReason, Note, PeerId};
 use super::message::Message;
 
 /// Nanoseconds of a millisecond.
@@ -95,4 +96,23 @@ impl Link {
     pub(super) fn lease_until(&self, detect_ns: u64) -> u64 {
         self.proven_at + detect_ns / 4 * 3
     }
+}
+
+pub(super) fn send(link: &Link, message: Message) -> Action {
+    let peer = link.peer;
+    Action::Send { peer, message }
+}
+
+/// Tells the operator that a peer is lost.
+pub(super) fn lose(link: &Link, why: String, shared: &Shared, out: &mut Vec<Action>) {
+    out.push(Action::Note(Note::PeerLost {
+        host: link.host.clone(),
+        why,
+        silent_ns: shared.now - link.heard_at,
+    }));
+}
+
+pub(super) fn unwanted(peer: PeerId) -> Action {
+    let why = DisconnectReason::Unwanted;
+    Action::Disconnect { peer, why }
 }

@@ -8,7 +8,7 @@ use crate::entry::{Epoch, Page};
 use crate::protocol::facts::{Facts, RejectReason};
 
 /// Version of the protocol that this build speaks; raised with any change to a message.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// Feature: before its clone begins, a joiner says what RAM it has ([`Message::PageHashes`]).
 pub const FEATURE_PAGE_HASHES: u64 = 1;
@@ -71,6 +71,22 @@ pub enum Message {
     /// The backup is to bid for the guest, of which it has all: a planned hand-over. The sender lets nothing
     /// more out, but may bid for the guest itself if it sees no bid of the backup's.
     HandOver,
+    /// The primary will bid for this generation, to rule another backup out: the receiver stays a backup if it
+    /// wins. Answered by `Kept`.
+    Keep {
+        /// The generation.
+        generation: Generation,
+    },
+    /// The backup has heard that it is kept in this generation.
+    Kept {
+        /// The generation.
+        generation: Generation,
+    },
+    /// The primary has won this generation, in which the receiver is kept.
+    Renewed {
+        /// The generation.
+        generation: Generation,
+    },
     /// An Ethernet frame for the guest, from a primary whose guest the backup has won: it came to the wrong
     /// place. The daemons see to it; in the protocol it has no place.
     Frame {
@@ -95,6 +111,9 @@ impl Message {
             Message::Bye { .. } => "a goodbye",
             Message::PageHashes(_) => "hashes of pages",
             Message::HandOver => "a hand-over",
+            Message::Keep { .. } => "word that this backup is kept",
+            Message::Kept { .. } => "word that it knows that it is kept",
+            Message::Renewed { .. } => "a new generation",
             Message::Frame { .. } => "a frame for the guest",
         }
     }
@@ -179,6 +198,8 @@ pub struct Welcome {
     pub host: String,
     /// The sender's generation; a takeover is a test-and-set from it to the next one.
     pub generation: Generation,
+    /// The sender, as the arbiter knows it.
+    pub bidder: String,
     /// What the primary waits for before it releases outputs.
     pub commit: Commit,
     /// How long the primary may be silent before the backup tries to take over, in milliseconds.

@@ -53,6 +53,10 @@ pub struct Config {
     pub start: Start,
     /// This host's name, for messages to people.
     pub host: String,
+    /// This process, as the arbiter knows it.
+    pub bidder: String,
+    /// Most backups at a time; the primary's goes.
+    pub backups_max: u32,
     /// What has to be the same on both sides.
     pub facts: Facts,
     /// What the primary waits for before it releases outputs; the primary's goes.
@@ -85,6 +89,8 @@ impl Config {
         Config {
             start,
             host: host.to_owned(),
+            bidder: host.to_owned(),
+            backups_max: 1,
             facts,
             commit: Commit::Received,
             heartbeat_ms: 50,
@@ -108,27 +114,48 @@ pub struct Status {
     pub generation: Generation,
     /// Whether the guest survives the loss of either host at this moment.
     pub protected: bool,
-    /// The other side's host name, if there is one and it has said it.
+    /// The other side's host name, if there is one and it has said it; the first of several.
     pub peer: Option<String>,
     /// The connection to it.
     pub link: Option<PeerId>,
+    /// Who has a copy of a live guest.
+    pub backups: Vec<BackupStatus>,
+    /// Name of the host that is being sent a clone.
+    pub joining: Option<String>,
     /// The last epoch that was closed (live copies) or received (others).
     pub epoch: u64,
-    /// The last epoch that the backup has received, as far as this side knows.
+    /// The last epoch that all backups have received, as far as this side knows.
     pub received: u64,
-    /// The last epoch that the backup has executed, as far as this side knows.
+    /// The last epoch that all backups have executed, as far as this side knows.
     pub executed: u64,
     /// The last epoch whose outputs are out (live copies).
     pub released: u64,
-    /// Log that the backup has not executed yet, in bytes.
+    /// Log that not all backups have executed yet, in bytes.
     pub lag_bytes: u64,
-    /// When the oldest epoch that the backup has not executed was sent (live copies) or received (others),
+    /// When the oldest epoch that not all backups have executed was sent (live copies) or received (others),
     /// by the clock that the core is told; none if there is no such epoch.
     pub behind_since_ns: Option<u64>,
     /// Whether the guest waits for the backup (back-pressure).
     pub guest_stopped: bool,
     /// Whether an answer from the arbiter is waited for.
     pub asking_arbiter: bool,
-    /// Whether the guest is offered to the backup, in a planned hand-over.
-    pub offered: bool,
+    /// To whom the guest is offered, in a planned hand-over: the connection and the host's name.
+    pub offered: Option<(PeerId, String)>,
+}
+
+/// Where a backup stands, as its primary knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupStatus {
+    /// Its host name.
+    pub host: String,
+    /// The connection to it.
+    pub peer: PeerId,
+    /// Whether it can take over.
+    pub protects: bool,
+    /// The last epoch that it has received.
+    pub received: u64,
+    /// The last epoch that it has executed.
+    pub executed: u64,
+    /// When the oldest epoch that it has not executed was sent; none if there is no such epoch.
+    pub behind_since_ns: Option<u64>,
 }

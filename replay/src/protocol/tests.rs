@@ -6,6 +6,7 @@ mod hashes;
 mod hostile;
 mod live;
 mod replica;
+mod several;
 
 use super::link::MS;
 use super::*;
@@ -46,6 +47,7 @@ fn welcome() -> Welcome {
         features: 0,
         host: "west".to_owned(),
         generation: 4,
+        bidder: "west-1".to_owned(),
         commit: Commit::Received,
         detect_ms: 300,
         heartbeat_ms: 50,

@@ -27,13 +27,15 @@ impl World {
             let is = |status: &&Status| status.role == role && status.protected;
             statuses.iter().filter(is).count()
         };
-        if count(Role::Primary) != 1 || count(Role::Backup) != 1 {
+        let backups = (self.nodes.len() - 1).min(self.plan.backups as usize);
+        if count(Role::Primary) != 1 || count(Role::Backup) != backups {
             return Rule::NotRedundant.broken(format!("the guest is not protected: {statuses:#?}"));
         }
         if !self.flowed {
             return Rule::NoFlow.broken(format!("outputs don't flow: {statuses:#?}"));
         }
         self.stats.ended_protected += 1;
+        self.stats.ended_with_more += u64::from(backups > 1);
         Ok(())
     }
 }

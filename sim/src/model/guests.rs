@@ -49,6 +49,18 @@ impl World {
         }
     }
 
+    /// Notes something of an epoch. It holds of all before it as well: a copy that begins with a snapshot has
+    /// what they did, too.
+    pub(super) fn mark(&mut self, content: usize, of: fn(&mut Content) -> &mut bool) {
+        let mut next = Some(content);
+        while let Some(content) = next.map(|next| &mut self.contents[next]) {
+            if std::mem::replace(of(content), true) {
+                return;
+            }
+            next = content.parent;
+        }
+    }
+
     pub(super) fn close_epoch(&mut self, node: usize, serial: u64) -> Checked {
         self.check_lease(node)?;
         let host = &mut self.nodes[node];
@@ -147,7 +159,7 @@ impl World {
         }
         guest.tip = Some(content);
         let more = !guest.ahead.is_empty();
-        self.contents[content].executed = true;
+        self.mark(content, |content| &mut content.executed);
         let virtual_now = self.contents[content].virtual_now;
         let run = self.nodes[node].run;
         self.feed(node, Event::Executed { epoch, virtual_now })?;

@@ -47,7 +47,7 @@ impl World {
         }
         let status = host.core.status();
         let over = match offered {
-            true => status.role == Role::Alone,
+            true => status.offered.is_none(),
             false => status.role != Role::Primary || !status.protected || self.now >= by,
         };
         if over {
@@ -72,7 +72,7 @@ impl World {
             return Ok(());
         }
         self.feed(node, Event::HandOver)?;
-        let offered = self.nodes[node].core.status().offered;
+        let offered = self.nodes[node].core.status().offered.is_some();
         if let Some(handing) = &mut self.nodes[node].handing {
             handing.offered = offered;
         }

@@ -23,6 +23,8 @@ impl World {
         let run = self.serial;
         let mut config = node::config(start, node);
         config.commit = self.plan.commit;
+        config.backups_max = self.plan.backups;
+        config.bidder = run.to_string();
         // Less than a world has to settle: an epoch that is lost right before the guest stands still for a
         // hand-over is missed by nobody until then. (No connection of the daemon's loses one and lives.)
         config.give_up_ms = 2_000;
@@ -157,6 +159,7 @@ impl World {
             Action::HoldOutputs { from } => self.live_guest(node)?.hold_from = Some(from),
             Action::ReleaseOutputs { through } => self.release(node, through)?,
             Action::GoAlone { generation } => self.go_alone(node, generation)?,
+            Action::Renew { generation } => self.renew(node, generation)?,
             Action::GoLive {
                 generation,
                 released,
@@ -241,7 +244,7 @@ impl World {
         self.copy(node);
         let (content, snapshot) = node::content(epoch);
         let parent = self.contents[content].parent;
-        self.contents[content].delivered = true;
+        self.mark(content, |content| &mut content.delivered);
         let Some(guest) = &mut self.nodes[node].guest else {
             return Ok(());
         };

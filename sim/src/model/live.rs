@@ -50,6 +50,17 @@ impl World {
         self.release(node, through)
     }
 
+    /// A live copy has ruled a backup out, and keeps others.
+    pub(super) fn renew(&mut self, node: usize, generation: Generation) -> Checked {
+        self.stats.ruled_out += 1;
+        self.live_guest(node)?;
+        // Word of it may come late, when one that was ruled in has won the next one: it lets nothing out then.
+        match self.live {
+            Some((newest, ..)) if newest > generation => Ok(()),
+            _ => self.claim(node, self.nodes[node].run, generation),
+        }
+    }
+
     pub(super) fn go_live(
         &mut self,
         node: usize,

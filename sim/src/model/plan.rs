@@ -50,6 +50,8 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) mode: Mode,
     pub(crate) hosts: usize,
+    /// Most backups at a time.
+    pub(crate) backups: u32,
     pub(crate) commit: Commit,
     pub(crate) small_buffers: bool,
     pub(crate) delay_max: u64,
@@ -106,7 +108,8 @@ impl Plan {
     /// The plan of a seed for a kind of world.
     pub(crate) fn new(seed: u64, mode: Mode) -> Self {
         let mut random = Random::new(seed, 1);
-        let hosts = 2 + usize::from(random.one_in(3));
+        let hosts = random.pick(&[2, 2, 2, 3, 3, 4]);
+        let backups = 1 + random.below(hosts as u64 - 1) as u32;
         let commit = random.pick(&[Commit::Received, Commit::Executed, Commit::Verified]);
         let small_buffers = random.one_in(4);
         let delay_max = random.pick(&[MS / 5, 2 * MS, 30 * MS]);
@@ -114,7 +117,7 @@ impl Plan {
             let offset = random.below(10_000_000) * MS;
             (random.between(970, 1030), offset)
         };
-        let clocks = (0..3).map(|_| clock()).collect();
+        let clocks = (0..4).map(|_| clock()).collect();
         let mut chances = BTreeSet::new();
         if mode != Mode::Single {
             chances.extend(CHANCES);
@@ -150,6 +153,7 @@ impl Plan {
             seed,
             mode,
             hosts,
+            backups,
             commit,
             small_buffers,
             delay_max,

@@ -27,6 +27,10 @@ pub(crate) struct Stats {
     pub(crate) stopped_guests: u64,
     /// Backups that were given up since they were too slow.
     pub(crate) given_up: u64,
+    /// Generations won beside backups that stay.
+    pub(crate) ruled_out: u64,
+    /// Worlds that ended with more than one backup.
+    pub(crate) ended_with_more: u64,
     /// Joiners that said what was left of an earlier copy.
     pub(crate) told: u64,
     pub(crate) superseded: u64,
@@ -44,7 +48,7 @@ impl Stats {
     }
 
     /// Everything but the faults, by name.
-    pub(crate) fn counts(&self) -> [(&'static str, u64); 21] {
+    pub(crate) fn counts(&self) -> [(&'static str, u64); 23] {
         [
             ("steps", self.steps),
             ("ended_protected", self.ended_protected),
@@ -64,6 +68,8 @@ impl Stats {
             ("hand_overs_given_up", self.not_offered),
             ("guest_stopped_by_lag", self.stopped_guests),
             ("slow_backup_given_up", self.given_up),
+            ("ruled_out_beside_others", self.ruled_out),
+            ("ended_with_more_backups", self.ended_with_more),
             ("joined_with_ram", self.told),
             ("superseded", self.superseded),
             ("silent_for_too_long", self.lapsed),
@@ -91,6 +97,8 @@ impl Stats {
             not_offered,
             stopped_guests,
             given_up,
+            ruled_out,
+            ended_with_more,
             told,
             superseded,
             lapsed,
@@ -115,6 +123,8 @@ impl Stats {
         self.not_offered += not_offered;
         self.stopped_guests += stopped_guests;
         self.given_up += given_up;
+        self.ruled_out += ruled_out;
+        self.ended_with_more += ended_with_more;
         self.told += told;
         self.superseded += superseded;
         self.lapsed += lapsed;

@@ -19,7 +19,7 @@ const fn edit(file: &'static str, from: &'static str, to: &'static str) -> Edit 
     Edit { file, from, to }
 }
 
-pub(super) const REMOVALS: [Removal; 15] = [
+pub(super) const REMOVALS: [Removal; 18] = [
     Removal {
         name: "core: output rule",
         what: "outputs go out when their epoch is closed, acknowledged or not",
@@ -34,7 +34,7 @@ pub(super) const REMOVALS: [Removal; 15] = [
         name: "core: commit level",
         what: "what is received counts as executed",
         edits: &[edit(
-            "primary.rs",
+            "member.rs",
             "Commit::Executed => ack.executed",
             "Commit::Executed => ack.received",
         )],
@@ -44,8 +44,8 @@ pub(super) const REMOVALS: [Removal; 15] = [
         what: "a primary says that all outputs are out that it has ever made",
         edits: &[edit(
             "primary.rs",
-            "            epoch.released = self.released;\n",
-            "            epoch.released = self.closed - 1;\n",
+            "        epoch.released = self.released;\n",
+            "        epoch.released = self.closed - 1;\n",
         )],
     },
     Removal {
@@ -62,8 +62,8 @@ pub(super) const REMOVALS: [Removal; 15] = [
         what: "an acknowledgement counts however old it is",
         edits: &[edit(
             "primary.rs",
-            "through > self.released && shared.now < link.lease_until(shared.detect_ns())",
-            "through > self.released",
+            ".is_some_and(|link| shared.now < link.lease_until(shared.detect_ns()))",
+            ".is_some()",
         )],
     },
     Removal {
@@ -96,10 +96,9 @@ pub(super) const REMOVALS: [Removal; 15] = [
         what: "a primary that has lost its backup goes on without asking the arbiter",
         edits: &[edit(
             "primary.rs",
-            "            ask.poll(shared, out);\n        }\n        State::Primary(self)",
-            "            ask.poll(shared, out);\n            \
-             let generation = shared.generation + 1;\n            \
-             return self.alone(generation, shared, out);\n        }\n        State::Primary(self)",
+            "        self.prepare(shared, out);\n        State::Primary(self)",
+            "        if let Some(ask) = &self.ask {\n            let generation = ask.generation;\n            \
+             return self.won(generation, shared, out);\n        }\n        State::Primary(self)",
         )],
     },
     Removal {
@@ -109,6 +108,33 @@ pub(super) const REMOVALS: [Removal; 15] = [
             "ask.rs",
             "                Verdict::Pending\n            }\n        }\n",
             "                Verdict::Won\n            }\n        }\n",
+        )],
+    },
+    Removal {
+        name: "core: all backups",
+        what: "outputs go out when one of the backups has acknowledged them",
+        edits: &[edit(
+            "primary.rs",
+            "least.min(committed)",
+            "least.max(committed)",
+        )],
+    },
+    Removal {
+        name: "core: who may take himself for kept",
+        what: "a backup that is lost after it was told that it stays counts as ruled out",
+        edits: &[edit(
+            "excluding.rs",
+            "member.link.is_some() || member.kept >= generation",
+            "member.link.is_some()",
+        )],
+    },
+    Removal {
+        name: "core: who was ruled out",
+        what: "a backup that finds its primary the winner goes on to the next generation though it was not kept",
+        edits: &[edit(
+            "backup.rs",
+            "if by == self.bidder && asked <= self.kept",
+            "if by == self.bidder",
         )],
     },
     Removal {
@@ -125,7 +151,7 @@ pub(super) const REMOVALS: [Removal; 15] = [
         name: "core: halt of a second start",
         what: "a primary that is started beside a live copy goes on though it lost at the arbiter",
         edits: &[edit(
-            "primary.rs",
+            "alone.rs",
             "                State::halt(HaltReason::Lost { generation, by }, out)",
             "                let _ = by;\n                go_alone(generation, 0, shared, out)",
         )],

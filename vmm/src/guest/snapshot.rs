@@ -9,7 +9,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::Guest;
 use crate::cpu_state::CpuState;
 use crate::error::VmmError;
-use crate::kvm::DirtyRam;
+use crate::kvm::{DirtyRam, Reader};
 use crate::memory::{PageSet, read_page};
 
 impl Guest {
@@ -78,9 +78,13 @@ impl Guest {
             .ok_or_else(|| VmmError::BadSnapshot(format!("page {gfn:#x} is not in this RAM")))
     }
 
-    /// Moves the pages dirtied since the last call, by vCPU or device, into `pages`.
-    pub fn take_dirty(&mut self, pages: &mut PageSet) -> Result<(), VmmError> {
-        self.vm.dirty_ram().take_dirty(pages)
+    /// Forgets which pages were written: whoever follows this guest has them by executing what it did.
+    pub fn forget_dirty(&mut self) -> Result<(), VmmError> {
+        self.vm
+            .dirty_ram()
+            .take_dirty(Reader::Snapshots, &mut self.dirty)?;
+        self.dirty.clear();
+        Ok(())
     }
 
     /// RAM and dirty log, for the thread that clones this guest while it runs.
@@ -95,7 +99,9 @@ impl Guest {
         mut visit: impl FnMut(u64, &[u8]) -> ControlFlow<()>,
     ) -> Result<(), VmmError> {
         let mut dirty = std::mem::replace(&mut self.dirty, PageSet::empty(0));
-        self.vm.dirty_ram().take_dirty(&mut dirty)?;
+        self.vm
+            .dirty_ram()
+            .take_dirty(Reader::Snapshots, &mut dirty)?;
         let mut page = [0u8; PAGE_BYTES as usize];
         for gfn in dirty.iter() {
             read_page(self.memory(), gfn, &mut page);

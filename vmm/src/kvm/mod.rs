@@ -2,13 +2,15 @@
 //! interrupt controller, and the kick that stops it.
 
 pub mod counter;
-pub mod exit;
+mod dirty;
+mod exit;
 pub mod kick;
 pub mod vcpu;
 pub mod vm;
 
 pub use counter::Counter;
+pub use dirty::{DirtyRam, Reader};
 pub use exit::Exit;
 pub use kick::{Kick, KickTimer};
 pub use vcpu::Vcpu;
-pub use vm::{DEVICE, DirtyRam, Vm, missing_capabilities, open_device, open_kvm};
+pub use vm::{DEVICE, Vm, missing_capabilities, open_device, open_kvm};

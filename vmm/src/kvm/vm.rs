@@ -7,18 +7,15 @@ use std::sync::Arc;
 
 use devices::GuestMemory;
 use kvm_bindings::{
-    KVM_CAP_X86_USER_SPACE_MSR, KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES,
-    KVM_MSR_EXIT_REASON_FILTER, KVM_MSR_EXIT_REASON_INVAL, KVM_MSR_EXIT_REASON_UNKNOWN,
-    kvm_cpuid_entry2, kvm_enable_cap, kvm_userspace_memory_region,
+    KVM_CAP_X86_USER_SPACE_MSR, KVM_MAX_CPUID_ENTRIES, KVM_MSR_EXIT_REASON_FILTER,
+    KVM_MSR_EXIT_REASON_INVAL, KVM_MSR_EXIT_REASON_UNKNOWN, kvm_cpuid_entry2, kvm_enable_cap,
 };
 use kvm_ioctls::{Cap, Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VmFd};
 
+use super::dirty::DirtyRam;
 use crate::cpu_model::msr::MsrRange;
 use crate::error::VmmError;
-use crate::memory::{PageSet, Ram, ram_bytes, take_device_dirty, touched_pages};
-
-/// The slot that holds all of guest RAM.
-const RAM_SLOT: u32 = 0;
+use crate::memory::Ram;
 
 /// Where KVM is.
 pub const DEVICE: &str = "/dev/kvm";
@@ -86,62 +83,7 @@ pub fn supported_cpuid(kvm: &Kvm) -> Result<Vec<kvm_cpuid_entry2>, VmmError> {
 /// A VM: guest RAM in one slot.
 pub struct Vm {
     fd: Arc<VmFd>,
-    memory: Ram,
-}
-
-/// Guest RAM and its dirty log, for a thread beside the vCPU's (the pre-copy of a live clone).
-#[derive(Clone)]
-pub struct DirtyRam {
-    fd: Arc<VmFd>,
-    memory: Ram,
-}
-
-impl DirtyRam {
-    /// Guest RAM.
-    pub fn memory(&self) -> &GuestMemory {
-        &self.memory
-    }
-
-    /// RAM alone, which outlives the VM that it belonged to.
-    pub fn into_ram(self) -> Ram {
-        self.memory
-    }
-
-    /// Starts or stops KVM's log of pages that the vCPU writes. Off at first: with it on, KVM maps
-    /// every page by itself and faults on its first write.
-    #[allow(unsafe_code)]
-    pub fn log(&self, on: bool) -> Result<(), VmmError> {
-        let bytes = ram_bytes(&self.memory);
-        let region = kvm_userspace_memory_region {
-            slot: RAM_SLOT,
-            flags: if on { KVM_MEM_LOG_DIRTY_PAGES } else { 0 },
-            guest_phys_addr: 0,
-            memory_size: bytes,
-            userspace_addr: self.memory.host_address(),
-        };
-        // SAFETY: the mapping is `bytes` long. Whoever holds the VM's descriptor (the Vm, its
-        // vCPU's owner, a DirtyRam) holds a clone of the memory too, so it is not unmapped before.
-        unsafe { self.fd.set_user_memory_region(region) }
-            .map_err(VmmError::ioctl("KVM_SET_USER_MEMORY_REGION"))
-    }
-
-    /// The pages that were ever written or read: all others are zero, and were not even touched.
-    /// Whoever must not miss later writes starts the [log](DirtyRam::log) first.
-    pub fn touched(&self) -> PageSet {
-        touched_pages(&self.memory)
-    }
-
-    /// Moves the pages written (by vCPU or device) since the last call, here or on the [`Vm`],
-    /// into `into`.
-    pub fn take_dirty(&self, into: &mut PageSet) -> Result<(), VmmError> {
-        let log = self
-            .fd
-            .get_dirty_log(RAM_SLOT, ram_bytes(&self.memory) as usize)
-            .map_err(VmmError::ioctl("KVM_GET_DIRTY_LOG"))?;
-        into.add(&log);
-        take_device_dirty(&self.memory, into);
-        Ok(())
-    }
+    dirty: DirtyRam,
 }
 
 impl Vm {
@@ -170,12 +112,9 @@ impl Vm {
         // They lie in device space, where no RAM is. kvm_amd ignores them.
         let _ = fd.set_identity_map_address(0xfeff_c000);
         let _ = fd.set_tss_address(0xfeff_d000);
-        let vm = Vm {
-            fd: Arc::new(fd),
-            memory,
-        };
-        vm.dirty_ram().log(false)?;
-        Ok(vm)
+        let fd = Arc::new(fd);
+        let dirty = DirtyRam::new(Arc::clone(&fd), memory)?;
+        Ok(Vm { fd, dirty })
     }
 
     /// The file descriptor, to make vCPUs on.
@@ -185,15 +124,12 @@ impl Vm {
 
     /// Guest RAM.
     pub fn memory(&self) -> &GuestMemory {
-        &self.memory
+        self.dirty.memory()
     }
 
     /// RAM and dirty log together, for another thread.
     pub fn dirty_ram(&self) -> DirtyRam {
-        DirtyRam {
-            fd: Arc::clone(&self.fd),
-            memory: self.memory.clone(),
-        }
+        self.dirty.clone()
     }
 }
 

@@ -5,7 +5,7 @@ use kvm_ioctls::Kvm;
 use super::Finding;
 use super::scratch::{DATA, Level, RAM_BYTES, Scratch};
 use crate::error::VmmError;
-use crate::kvm::Exit;
+use crate::kvm::{Exit, Reader};
 use crate::memory::PageSet;
 
 /// Three stores, the last across a page's end; `out %al, $0x81; hlt`.
@@ -22,17 +22,17 @@ pub fn log(kvm: &Kvm) -> Result<Finding, VmmError> {
     for level in [Level::Kernel, Level::User] {
         let mut scratch = Scratch::new(kvm, level, &CODE)?;
         let ram = scratch.vm.dirty_ram();
-        ram.log(true)?;
+        ram.log(Reader::Snapshots, true)?;
         let mut pages = PageSet::empty(RAM_BYTES);
         for round in ["", " the second time"] {
             scratch.restart(&CODE)?;
-            ram.take_dirty(&mut pages)?;
+            ram.take_dirty(Reader::Snapshots, &mut pages)?;
             pages.clear();
             let exit = scratch.run()?;
             if !matches!(exit, Exit::PortOut { port: 0x81, .. }) {
                 return Ok(Finding::no(scratch.describe(exit)));
             }
-            ram.take_dirty(&mut pages)?;
+            ram.take_dirty(Reader::Snapshots, &mut pages)?;
             let missed = WRITTEN
                 .iter()
                 .filter(|page| !pages.iter().any(|gfn| gfn == DATA / 4096 + **page))

@@ -5,7 +5,7 @@ use std::io;
 
 use devices::layout::PAGE_BYTES;
 use vmm::VmmError;
-use vmm::kvm::DirtyRam;
+use vmm::kvm::{DirtyRam, Reader};
 use vmm::memory::{PageSet, Ram, ram_bytes, read_page, touched_pages};
 
 use super::telling::PAGE;
@@ -34,7 +34,7 @@ impl Copied {
         if let Some(disks) = &self.disks {
             disks.watch();
         }
-        self.ram.log(true)
+        self.ram.log(Reader::Clone, true)
     }
 
     /// No pages.
@@ -48,7 +48,7 @@ impl Copied {
         if let Some(disks) = &self.disks {
             disks.take_written(|page| into.insert(first + page));
         }
-        self.ram.take_dirty(into)
+        self.ram.take_dirty(Reader::Clone, into)
     }
 
     /// Pages that may hold something else than zeros.

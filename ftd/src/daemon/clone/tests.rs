@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_
 use clap::Parser;
 use mio::{Poll, Token, Waker};
 use replay::frame::{FrameDecoder, MAX_FRAME_BYTES};
-use replay::protocol::{HashKey, PageHash};
+use replay::protocol::{HashKey, PageHash, PeerId};
 use vm_memory::{Bytes, GuestAddress};
 use vmm::guest::Guest;
 
@@ -99,7 +99,7 @@ impl Joiner {
             ram: guest.dirty_ram(),
             disks: self.disks.clone(),
         };
-        Cloning::start(copied, 9, theirs, Box::new(send), inbox, outbox).unwrap()
+        Cloning::start(copied, PeerId(1), 9, theirs, Box::new(send), inbox, outbox).unwrap()
     }
 
     fn take(&mut self) {

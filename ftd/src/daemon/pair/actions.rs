@@ -8,6 +8,7 @@ use devices::layout::PAGE_BYTES;
 use replay::protocol::{Action, ByeReason, DisconnectReason, Note, PageHashes, PeerId, Role};
 use serde_json::json;
 use vmm::guest::Guest;
+use vmm::kvm::Reader;
 
 use super::copy::Copy;
 use super::{Pair, since_ms};
@@ -52,27 +53,24 @@ impl Pair {
                 self.leftover.ask(peer);
                 self.tell_hashes()?;
             }
-            Action::StopClone { peer } => {
-                self.clone_waiting = None;
-                self.joiner_has = None;
-                if let Some((_, cloning)) = self.cloning.take_if(|(to, _)| *to == peer) {
-                    cloning.give_up();
-                }
-                // If it had got so far as to begin the log, nobody reads that now.
-                self.inbox.order(Order::EndLog);
-            }
+            Action::StopClone { peer } => self.stop_clone(peer)?,
             Action::HoldOutputs { from } => {
                 self.held_since = Some(monotonic_ns());
                 self.held.hold_from(from);
             }
             Action::ReleaseOutputs { through } => self.held.release(through),
             Action::GoAlone { generation } => self.go_alone(generation)?,
+            Action::Renew { generation } => {
+                self.hold_guest(generation, true);
+                self.journal
+                    .event("renewed", json!({"generation": generation}));
+            }
             Action::GoLive {
                 generation,
                 released,
             } => {
                 self.released_before = released;
-                self.hold_guest(generation);
+                self.hold_guest(generation, false);
                 if let Copy::Following { queue, thread } = self.copies.take() {
                     self.held = Held::default();
                     queue.end(Ending::GoLive);
@@ -124,7 +122,7 @@ impl Pair {
 
     fn go_alone(&mut self, generation: u64) -> Result<()> {
         self.held.release_all();
-        self.hold_guest(generation);
+        self.hold_guest(generation, false);
         match self.copies.take() {
             Copy::Booted(guest) => {
                 self.disk_is_mine()?;
@@ -156,14 +154,43 @@ impl Pair {
         self.may_pass(true);
     }
 
+    /// Gives a clone up.
+    fn stop_clone(&mut self, peer: PeerId) -> Result<()> {
+        self.clone_waiting.take_if(|(to, _)| *to == peer);
+        self.joiner_has = None;
+        if let Some((_, cloning)) = self.cloning.take_if(|(to, _)| *to == peer) {
+            cloning.give_up();
+            self.ending_clone = Some(cloning);
+            self.watch_no_more()?;
+        }
+        if !self.held.is_holding() {
+            // If it had got so far as to begin the log, nobody reads that now.
+            self.inbox.order(Order::EndLog);
+        }
+        Ok(())
+    }
+
+    /// Nobody is being cloned to.
+    pub(super) fn watch_no_more(&self) -> Result<()> {
+        if let Some(ram) = &self.ram {
+            ram.log(Reader::Clone, false)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn begin_clone(&mut self, peer: PeerId, theirs: Receiver<PageHashes>) -> Result<()> {
-        let first = self.core.status().epoch + 1;
+        let status = self.core.status();
+        let first = status.epoch + 1;
         self.join_started_at = Some(monotonic_ns());
         self.journal
-            .event("clone_started", json!({"with": self.core.status().peer}));
+            .event("clone_started", json!({"with": status.joining}));
         let Some(ram) = self.ram.clone() else {
             bail!("there is no guest to clone")
         };
+        if let Some(mut last) = self.ending_clone.take() {
+            // It was given up a while ago: two at once would take each other's pages.
+            last.join();
+        }
         let copied = Copied {
             ram,
             disks: self.own_disks.as_ref().map(|own| own.pages().clone()),
@@ -173,7 +200,10 @@ impl Pair {
         };
         let send = Box::new(move |frame: &[u8]| door.send(frame));
         let (inbox, outbox) = (Arc::clone(&self.inbox), Arc::clone(&self.outbox));
-        let cloning = Cloning::start(copied, first, theirs, send, inbox, outbox)?;
+        if self.held.is_holding() {
+            self.inbox.order(Order::Mark);
+        }
+        let cloning = Cloning::start(copied, peer, first, theirs, send, inbox, outbox)?;
         self.cloning = Some((peer, cloning));
         Ok(())
     }

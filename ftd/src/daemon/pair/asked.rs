@@ -2,14 +2,14 @@
 
 use replay::EncodedEpoch;
 use replay::frame::EPOCH_HEADER_BYTES;
-use replay::protocol::{Role, Status};
+use replay::protocol::{BackupStatus, Role, Status};
 use vmm::guest::Flip;
 
 use super::Pair;
 use super::copy::Copy;
 use crate::control::meter::Meter;
 use crate::control::request::check_flip;
-use crate::control::{Answers, Failover, LastClone, Report};
+use crate::control::{Answers, BackupReport, Failover, LastClone, Report};
 use crate::daemon::clone::Precopied;
 use crate::host::clock::{monotonic_ns, realtime_ns};
 use crate::run::inbox::Order;
@@ -97,6 +97,24 @@ impl Pair {
         why_unprotected(&self.core.status(), self.holding.is_suspended())
     }
 
+    /// Whoever has a copy of the guest that is live here.
+    fn backups(&self, status: &Status) -> Option<Vec<BackupReport>> {
+        let now = monotonic_ns();
+        let report = |backup: &BackupStatus| BackupReport {
+            host: backup.host.clone(),
+            address: self.links.address(backup.peer),
+            protects: backup.protects,
+            epoch_acknowledged: numbered(backup.received),
+            epoch_executed: numbered(backup.executed),
+            lag_ms: match backup.behind_since_ns {
+                Some(since) => now.saturating_sub(since) as f64 / 1e6,
+                None => 0.0,
+            },
+        };
+        let live = matches!(status.role, Role::Primary | Role::Alone);
+        live.then(|| status.backups.iter().map(report).collect())
+    }
+
     fn virtual_now(&self) -> Option<u64> {
         let live = self.gauges.virtual_now(monotonic_ns());
         live.or(self.kept.replayed_to)
@@ -120,6 +138,7 @@ impl Answers for Pair {
             protected: status.protected,
             why_unprotected: why_unprotected(&status, self.holding.is_suspended()),
             generation: numbered(status.generation),
+            backups: self.backups(&status),
             peer_address: status.link.and_then(|peer| self.links.address(peer)),
             epoch_made: match status.role {
                 Role::Primary | Role::Alone => numbered(status.epoch),
@@ -185,7 +204,7 @@ fn why_unprotected(status: &Status, storage_lost: bool) -> Option<String> {
         (Role::Primary, Some(peer)) => {
             format!("{peer} has not confirmed its copy of the guest yet")
         }
-        (Role::Primary, None) if status.offered => {
+        (Role::Primary, None) if status.offered.is_some() => {
             "it is being handed over: its backup was offered the guest".to_owned()
         }
         (Role::Primary, None) => {
@@ -201,6 +220,8 @@ fn why_unprotected(status: &Status, storage_lost: bool) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use replay::protocol::PeerId;
+
     use super::*;
 
     fn side(role: Role, peer: Option<&str>) -> Status {
@@ -218,7 +239,9 @@ mod tests {
             behind_since_ns: None,
             guest_stopped: false,
             asking_arbiter: false,
-            offered: false,
+            offered: None,
+            backups: Vec::new(),
+            joining: None,
         }
     }
 
@@ -228,7 +251,7 @@ mod tests {
         protected.protected = true;
         assert_eq!(why_unprotected(&protected, true), None);
         let mut offered = side(Role::Primary, None);
-        offered.offered = true;
+        offered.offered = Some((PeerId(1), "west".to_owned()));
         let mut asking = side(Role::Backup, None);
         asking.asking_arbiter = true;
         for (status, storage_lost, words) in [

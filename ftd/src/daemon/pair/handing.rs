@@ -145,7 +145,7 @@ impl Pair {
         };
         let status = self.core.status();
         if handing.offered {
-            if status.role == Role::Alone {
+            if status.role != Role::Halted && status.offered.is_none() {
                 let to = handing.to.clone();
                 return self.give_handing_up(&format!("{to} did not take it"));
             }
@@ -163,10 +163,9 @@ impl Pair {
         {
             self.tell(Event::HandOver)?;
             let offered = self.core.status().offered;
-            if let Some(handing) = &mut self.handing {
-                handing.offered = offered;
-            }
-            if offered {
+            if let (Some(handing), Some((peer, host))) = (&mut self.handing, offered) {
+                handing.offered = true;
+                (handing.peer, handing.to) = (Some(peer), host);
                 return Ok(());
             }
         }

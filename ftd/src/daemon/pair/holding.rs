@@ -65,8 +65,8 @@ impl Holding {
 }
 
 impl Pair {
-    /// The guest is live here: `generation` was won.
-    pub(super) fn hold_guest(&mut self, generation: u64) {
+    /// The guest is live here: `generation` was won. Whether another host has a copy of it, too.
+    pub(super) fn hold_guest(&mut self, generation: u64, may_pass: bool) {
         let Holding {
             sign,
             live,
@@ -85,7 +85,7 @@ impl Pair {
             self.journal.event("storage_back", json!({}));
             tracing::info!("the shared storage is back, outputs go out again");
         }
-        self.may_pass(false);
+        self.may_pass(may_pass);
     }
 
     /// Whether another host has a copy of the guest, or is being given one.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use anyhow::Result;
 use devices::Effect;
-use replay::protocol::{EndReason, Event};
+use replay::protocol::{EndReason, Event, PeerId};
 use serde_json::json;
 
 use super::copy::ThreadEnded;
@@ -30,10 +30,11 @@ impl Pair {
                     self.let_out()?;
                 }
                 Outgoing::CloneStopped { stop_ns } => self.clone_stopped(stop_ns),
-                Outgoing::CloneReady { first } => self.clone_ready(first)?,
-                Outgoing::CloneFailed { why } => {
-                    self.joiner_has = None;
-                    if let Some((peer, _)) = self.cloning.take() {
+                Outgoing::CloneReady { to, first } => self.clone_ready(to, first)?,
+                Outgoing::CloneFailed { to, why } => {
+                    if let Some((peer, _)) = self.cloning.take_if(|(peer, _)| *peer == to) {
+                        self.joiner_has = None;
+                        self.watch_no_more()?;
                         self.tell(Event::CloneFailed { peer, why })?;
                     }
                 }
@@ -117,14 +118,17 @@ impl Pair {
         Ok(())
     }
 
-    fn clone_ready(&mut self, first: u64) -> Result<()> {
-        let Some((peer, mut cloning)) = self.cloning.take() else {
-            // Given up in the meantime: nobody reads the log that has just begun.
-            self.inbox.order(Order::EndLog);
+    fn clone_ready(&mut self, to: PeerId, first: u64) -> Result<()> {
+        let Some((peer, mut cloning)) = self.cloning.take_if(|(peer, _)| *peer == to) else {
+            if !self.held.is_holding() {
+                // Given up in the meantime: nobody reads the log that has just begun.
+                self.inbox.order(Order::EndLog);
+            }
             return Ok(());
         };
         self.precopied = cloning.join();
         self.joiner_has = None;
+        self.watch_no_more()?;
         self.tell(Event::CloneReady { peer, first })
     }
 

@@ -202,7 +202,7 @@ impl Channel {
             MESSAGE_WELCOME => {
                 let (_version, _features) = (cursor.varint()?, cursor.varint()?);
                 let _host = cursor.bytes()?;
-                let _generation = cursor.varint()?;
+                let (_generation, _bidder) = (cursor.varint()?, cursor.bytes()?);
                 self.commit = match cursor.varint()? {
                     0 => Commit::Received,
                     1 => Commit::Executed,

@@ -337,6 +337,7 @@ fn the_commit_level_of_the_welcome_counts() {
                 features: 0,
                 host: "host1".into(),
                 generation: 1,
+                bidder: "west-1".to_owned(),
                 commit,
                 detect_ms: 300,
                 heartbeat_ms: 100,

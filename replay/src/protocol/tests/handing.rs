@@ -25,7 +25,7 @@ fn offering() -> Side {
         message: Message::HandOver,
     };
     assert_eq!(side.on(Event::HandOver), [offer]);
-    assert!(side.core.status().offered && !side.core.status().protected);
+    assert!(side.core.status().offered.is_some() && !side.core.status().protected);
     side
 }
 
@@ -33,7 +33,7 @@ fn offering() -> Side {
 fn nobody_is_offered_a_guest_that_he_does_not_have_all_of() {
     for mut side in [Side::alone(), Side::unacked(), Side::backup()] {
         assert_eq!(side.on(Event::HandOver), []);
-        assert!(!side.core.status().offered);
+        assert_eq!(side.core.status().offered, None);
     }
     let mut side = Side::primary();
     side.on(Event::EpochClosed(epoch(2, false)));
@@ -78,7 +78,7 @@ fn a_guest_that_is_not_taken_goes_on_where_it_was() {
         Action::Disconnect { peer: PEER, why },
     ];
     assert_eq!(actions, back);
-    assert!(!side.core.status().offered);
+    assert_eq!(side.core.status().offered, None);
 }
 
 #[test]

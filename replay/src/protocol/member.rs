@@ -1,0 +1,124 @@
+//! A backup, as its primary knows it.
+
+use super::event::{Action, PeerId, ProtocolError};
+use super::link::{Link, send};
+use super::message::{Ack, Commit, Generation, Message};
+use super::role::BackupStatus;
+use super::sent::Sent;
+use crate::entry::Epoch;
+
+/// Whoever was sent a whole clone and has not been ruled out since.
+///
+/// A member may bid for the generation after [`kept`](Member::kept), and will when it misses its primary. So
+/// nothing goes out that it has not acknowledged, and one that is lost stays a member until this side has
+/// won a generation after that.
+#[derive(Debug, Clone)]
+pub(super) struct Member {
+    /// `None` once it is lost, or offered the guest.
+    pub(super) link: Option<Link>,
+    /// What it said last; `None` before its first word, which says that it can take over.
+    pub(super) acked: Option<Ack>,
+    /// The first epoch that it was sent.
+    first: Epoch,
+    /// The last generation that it may have heard it is kept in, should its primary win it.
+    pub(super) kept: Generation,
+    /// The last one that it has said it heard so of.
+    pub(super) knows: Generation,
+    /// It is let go with the next generation, though it is there.
+    pub(super) given_up: bool,
+}
+
+impl Member {
+    /// It gets the log from `first` on, and was welcomed in this generation.
+    pub(super) fn new(link: Link, first: Epoch, generation: Generation) -> Member {
+        Member {
+            link: Some(link),
+            acked: None,
+            first,
+            kept: generation,
+            knows: generation,
+            given_up: false,
+        }
+    }
+
+    pub(super) fn is(&self, peer: PeerId) -> bool {
+        self.link.as_ref().is_some_and(|link| link.peer == peer)
+    }
+
+    /// Whether this side wants it to stay a member.
+    pub(super) fn stays(&self) -> bool {
+        self.link.is_some() && !self.given_up
+    }
+
+    /// The last epoch that it is known to have executed.
+    pub(super) fn executed(&self) -> Epoch {
+        self.acked.map_or(self.first - 1, |ack| ack.executed)
+    }
+
+    /// The last epoch that counts as acknowledged; `None` if none does.
+    pub(super) fn committed(&self, commit: Commit) -> Option<Epoch> {
+        let ack = self.acked?;
+        Some(match commit {
+            Commit::Received => ack.received,
+            Commit::Executed => ack.executed,
+            Commit::Verified => ack.verified,
+        })
+    }
+
+    /// Takes an acknowledgement in. Whether it was the first.
+    ///
+    /// # Errors
+    /// It acknowledges what was not sent (epochs up to `closed` were), or takes an earlier one back.
+    pub(super) fn on_ack(
+        &mut self,
+        ack: Ack,
+        closed: Epoch,
+        sent: &Sent,
+    ) -> Result<bool, ProtocolError> {
+        let Ack {
+            received,
+            executed,
+            verified,
+            executed_at: _,
+            heard,
+        } = ack;
+        let before = self.acked.unwrap_or_default();
+        let forward = received >= before.received
+            && executed >= before.executed
+            && verified >= before.verified;
+        let possible = received <= closed && executed <= received && verified <= executed;
+        if !forward || !possible {
+            return Err(ProtocolError::BadAck);
+        }
+        if let Some(link) = &mut self.link {
+            link.on_echo(heard);
+            if let Some(at) = sent.sent_at(received) {
+                link.prove(at);
+            }
+        }
+        Ok(self.acked.replace(ack).is_none())
+    }
+
+    /// Tells it that it stays a member when `generation` is won.
+    pub(super) fn keep(&mut self, generation: Generation, out: &mut Vec<Action>) {
+        if let Some(link) = &self.link
+            && self.kept < generation
+        {
+            out.push(send(link, Message::Keep { generation }));
+            self.kept = generation;
+        }
+    }
+
+    pub(super) fn status(&self, sent: &Sent) -> Option<BackupStatus> {
+        let link = self.link.as_ref()?;
+        let ack = self.acked.unwrap_or_default();
+        Some(BackupStatus {
+            host: link.host.clone(),
+            peer: link.peer,
+            protects: self.acked.is_some(),
+            received: ack.received,
+            executed: ack.executed,
+            behind_since_ns: sent.since(self.executed()),
+        })
+    }
+}
