@@ -10,6 +10,8 @@ use super::random::Random;
 pub(crate) const MS: u64 = 1_000_000;
 /// How long after the last fault everything must have settled.
 pub(crate) const SETTLE: u64 = 5_000 * MS;
+/// And for each backup but the first: they join one after the other.
+const JOINING: u64 = 4_000 * MS;
 /// Outputs must flow in that last part of it.
 pub(crate) const FLOW: u64 = 1_000 * MS;
 
@@ -167,7 +169,7 @@ impl Plan {
 
     /// When the world ends.
     pub(crate) fn end(&self) -> u64 {
-        self.faults_end + SETTLE
+        self.faults_end + SETTLE + u64::from(self.backups - 1) * JOINING
     }
 }
 

@@ -19,7 +19,7 @@ const fn edit(file: &'static str, from: &'static str, to: &'static str) -> Edit 
     Edit { file, from, to }
 }
 
-pub(super) const REMOVALS: [Removal; 18] = [
+pub(super) const REMOVALS: [Removal; 17] = [
     Removal {
         name: "core: output rule",
         what: "outputs go out when their epoch is closed, acknowledged or not",
@@ -154,16 +154,6 @@ pub(super) const REMOVALS: [Removal; 18] = [
             "alone.rs",
             "                State::halt(HaltReason::Lost { generation, by }, out)",
             "                let _ = by;\n                go_alone(generation, 0, shared, out)",
-        )],
-    },
-    Removal {
-        name: "core: halt of the superseded",
-        what: "a live copy that sees a later generation at the arbiter goes on",
-        edits: &[edit(
-            "core.rs",
-            "    let by = \"another host\".to_owned();\n    \
-             State::halt(HaltReason::Lost { generation, by }, out)",
-            "    let _ = out;\n    state",
         )],
     },
     Removal {
