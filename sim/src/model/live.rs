@@ -43,9 +43,15 @@ impl World {
                 self.stats.left_in_order += 1;
             }
         }
+        self.live_guest(node)?.hold_from = None;
+        self.sign_by_bid(node, generation);
+        if self.is_silent(node) && self.sabotage != Some(Sabotage::SilentNotSuspended) {
+            // Word of it came so late that another host may have started the guest: `check_lease` goes on.
+            self.nodes[node].lapsed = false;
+            return self.check_lease(node);
+        }
         self.claim(node, run, generation)?;
         let guest = self.live_guest(node)?;
-        guest.hold_from = None;
         let through = guest.epoch;
         self.release(node, through)
     }
@@ -113,13 +119,17 @@ impl World {
         }
         self.say(|| format!("host{node} is live with generation {generation}"));
         self.live = Some((generation, node, run));
+        self.sign_by_bid(node, generation);
+        self.nodes[node].lapsed = false;
+        Ok(())
+    }
+
+    /// Winning a generation was as good as a sign; which of the bids has won is not known.
+    fn sign_by_bid(&mut self, node: usize, generation: Generation) {
         let host = &mut self.nodes[node];
         if host.asked.0 == generation {
-            // Winning it was as good as a sign; which of the bids has won is not known.
             host.signed_at = host.signed_at.max(host.asked.1);
         }
-        host.lapsed = false;
-        Ok(())
     }
 
     pub(super) fn release(&mut self, node: usize, through: Epoch) -> Checked {

@@ -142,7 +142,8 @@ impl Pair {
                 );
             }
         }
-        Ok(())
+        // Word of it may have come so late that another host has started the guest since.
+        self.check_lease()
     }
 
     /// Once the joiner can take over, whoever starts a primary must know that somebody may: so the
