@@ -236,7 +236,7 @@ impl<S: Sink> Live<S> {
         Ok(())
     }
 
-    fn hand_on_effects(&mut self) -> Result<(), RunError> {
+    pub(super) fn hand_on_effects(&mut self) -> Result<(), RunError> {
         let at = self.at();
         for effect in self.guest.effects() {
             match effect {

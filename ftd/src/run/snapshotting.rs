@@ -91,7 +91,11 @@ impl<S: Sink> Live<S> {
         // An entry, so that the log leads here.
         let now = self.virtual_now();
         self.apply(Input::Clock { now })?;
-        self.close_epoch()?;
+        // What came of it belongs here; an output ends the epoch by itself.
+        self.hand_on_effects()?;
+        if self.recorder.as_ref().is_some_and(|log| !log.is_empty()) {
+            self.close_epoch()?;
+        }
         self.guest.forget_dirty()?;
         Ok(())
     }

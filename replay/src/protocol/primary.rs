@@ -8,7 +8,7 @@ use super::joiner::Joiner;
 use super::link::{Link, lose, send, unwanted};
 use super::member::Member;
 use super::message::Message;
-use super::role::Status;
+use super::role::{BackupStatus, Status};
 use super::sent::Sent;
 use crate::codec::EncodedEpoch;
 use crate::entry::Epoch;
@@ -146,8 +146,7 @@ impl Primary {
             .filter_map(|member| member.status(&self.sent))
             .collect();
         status.protected = status.backups.iter().any(|backup| backup.protects);
-        let least =
-            |of: fn(&super::role::BackupStatus) -> Epoch| status.backups.iter().map(of).min();
+        let least = |of: fn(&BackupStatus) -> Epoch| status.backups.iter().map(of).min();
         status.epoch = self.closed;
         status.received = least(|backup| backup.received).unwrap_or_default();
         status.executed = least(|backup| backup.executed).unwrap_or_default();
