@@ -16,8 +16,9 @@ pub struct Digest {
     pub ram: RamShare,
 }
 
-/// What [`Digest::registers`] covers. RFLAGS without RF and the status flags.
-pub const REGISTERS: [&str; 20] = [
+/// What [`Digest::registers`] covers. RFLAGS without RF and the status flags; branches since the last snapshot, 0 where
+/// the clock counts none.
+pub const REGISTERS: [&str; 21] = [
     "RAX",
     "RBX",
     "RCX",
@@ -38,6 +39,7 @@ pub const REGISTERS: [&str; 20] = [
     "RFLAGS",
     "virtual time",
     "the number of exits",
+    "the number of branches",
 ];
 
 /// A checksum of a list of items, and a small mark of each: the checksum finds a difference, the marks name it.

@@ -157,9 +157,9 @@ struct Round {
 /// its speed then, and in the end a longer stop is taken for the clone's sake.
 fn round(number: u32) -> Option<Round> {
     let (nice, few) = match number {
-        0..=3 => (5, 512),
-        4..=6 => (2, 1024),
-        7..=9 => (0, 4096),
+        0..=4 => (5, 64),
+        5..=8 => (2, 256),
+        9..=11 => (0, 1024),
         _ => return None,
     };
     Some(Round { nice, few })

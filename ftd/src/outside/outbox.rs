@@ -126,6 +126,8 @@ struct Queue {
     held: bool,
     /// Too much waits to be sent.
     clogged: bool,
+    /// What comes need not be seen at once.
+    quiet: bool,
     /// The loop is gone; nothing waits for it any more.
     closed: bool,
 }
@@ -158,14 +160,30 @@ impl Outbox {
         if queue.closed {
             return false;
         }
-        let was_empty = queue.items.is_empty();
+        let wakes = queue.items.is_empty() && !queue.quiet;
         queue.items.push_back(item);
         drop(queue);
-        if was_empty {
-            // eventfd writes fail only when its counter is full, and then the loop wakes anyway.
-            let _ = self.waker.wake();
+        if wakes {
+            self.wake();
         }
         true
+    }
+
+    fn wake(&self) {
+        // eventfd writes fail only when its counter is full, and then the loop wakes anyway.
+        let _ = self.waker.wake();
+    }
+
+    /// Lets the loop sleep, whatever is added, until this is taken back: a guest that stands for what it adds
+    /// would wait for the loop as well on a host with one CPU.
+    pub fn quiet(&self, quiet: bool) {
+        let mut queue = self.lock();
+        queue.quiet = quiet;
+        let wakes = !quiet && !queue.items.is_empty();
+        drop(queue);
+        if wakes {
+            self.wake();
+        }
     }
 
     /// Adds an item once the loop isn't holding the guest back.
@@ -243,5 +261,28 @@ mod tests {
         assert_eq!(items.len(), 1);
         outbox.close();
         assert!(!outbox.push(ended()));
+    }
+
+    #[test]
+    fn what_comes_quietly_wakes_the_loop_in_the_end() {
+        let mut poll = mio::Poll::new().unwrap();
+        let outbox = Outbox::new(Waker::new(poll.registry(), mio::Token(0)).unwrap());
+        let mut events = mio::Events::with_capacity(1);
+        let mut woken = || {
+            let none = Some(std::time::Duration::ZERO);
+            poll.poll(&mut events, none).unwrap();
+            !events.is_empty()
+        };
+        outbox.quiet(true);
+        assert!(outbox.push(ended()));
+        assert!(!woken());
+        outbox.quiet(false);
+        assert!(woken());
+        outbox.take(&mut VecDeque::new());
+        outbox.quiet(true);
+        outbox.quiet(false);
+        assert!(!woken(), "nothing came");
+        assert!(outbox.push(ended()));
+        assert!(woken());
     }
 }

@@ -64,6 +64,10 @@ impl Sink for VcpuSink {
         self.pass_on(self.outbox.push_when_released(Outgoing::Epoch(epoch)))
     }
 
+    fn quiet(&mut self, quiet: bool) {
+        self.outbox.quiet(quiet);
+    }
+
     fn clone_ready(&mut self, to: PeerId, first: Epoch) -> Result<(), RunError> {
         self.pass_on(self.outbox.push(Outgoing::CloneReady { to, first }))
     }

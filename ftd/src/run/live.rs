@@ -27,6 +27,8 @@ pub trait Sink {
     fn request(&mut self, effect: Effect) -> Result<(), RunError>;
     /// The next epoch of the log. May block: that is the back-pressure of a full log buffer.
     fn epoch(&mut self, epoch: EncodedEpoch) -> Result<(), RunError>;
+    /// What comes may be taken later, until this is taken back: the guest stands meanwhile.
+    fn quiet(&mut self, _quiet: bool) {}
     /// The pages of `to`'s live clone have all been sent; the epochs from `first` on follow.
     fn clone_ready(&mut self, to: PeerId, first: Epoch) -> Result<(), RunError>;
     /// The guest goes on; it stood for `stop_ns` nanoseconds for the end of a live clone.
@@ -325,8 +327,11 @@ impl<S: Sink> Live<S> {
                 disks,
             } => {
                 let stopped_at = monotonic_ns();
-                self.begin_log(to, first, pages, disks)?;
-                self.sink.clone_stopped(monotonic_ns() - stopped_at)?;
+                self.sink.quiet(true);
+                let begun = self.begin_log(to, first, pages, disks);
+                let stopped = self.sink.clone_stopped(monotonic_ns() - stopped_at);
+                self.sink.quiet(false);
+                begun.and(stopped)?;
             }
             Order::Mark => self.marking = self.recorder.is_some(),
             Order::EndLog => {

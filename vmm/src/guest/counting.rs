@@ -84,8 +84,16 @@ impl Count {
         }
     }
 
+    /// Branches since the last restart; 0 if none are counted.
+    pub(super) fn branches_so_far(&self) -> Result<u64, VmmError> {
+        match self {
+            Count::Branches(branches) => branches.counter.branches(),
+            Count::Nothing | Count::Steps(_) => Ok(0),
+        }
+    }
+
     /// What has been counted since the last restart.
-    fn now(&mut self) -> Result<Option<u64>, VmmError> {
+    fn now(&self) -> Result<Option<u64>, VmmError> {
         match self {
             Count::Nothing => Ok(None),
             Count::Branches(branches) => branches.counter.branches().map(Some),

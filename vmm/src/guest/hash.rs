@@ -112,6 +112,7 @@ impl Guest {
         }
         registers.push(self.machine.now());
         registers.push(self.exits);
+        registers.push(self.count.branches_so_far()?);
         let mut devices = DeviceMarks::default();
         self.machine.visit_parts(&mut devices);
         let mut ram = RamShare::new(first);

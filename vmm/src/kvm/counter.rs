@@ -101,7 +101,7 @@ impl Counter {
     /// # Errors
     ///
     /// When the counter is not on the hardware: it then says nothing, and nothing can be said.
-    pub fn branches(&mut self) -> Result<u64, VmmError> {
+    pub fn branches(&self) -> Result<u64, VmmError> {
         Ok(self.count()?.wrapping_sub(self.base))
     }
 
@@ -111,10 +111,10 @@ impl Counter {
         Ok(())
     }
 
-    fn count(&mut self) -> Result<u64, VmmError> {
+    fn count(&self) -> Result<u64, VmmError> {
         let mut bytes = [0; 8];
         // A pinned counter that could not be put on the CPU reads as end of file.
-        match self.file.read(&mut bytes) {
+        match (&self.file).read(&mut bytes) {
             Ok(8) => Ok(u64::from_le_bytes(bytes)),
             Ok(_) => Err(VmmError::Host {
                 what: "the branch counter was taken by something else on this host",

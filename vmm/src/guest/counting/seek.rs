@@ -78,7 +78,12 @@ impl Guest {
                 branches.counter.alarm_after(left - skid)?;
             }
             let stopped = if near {
-                self.run_to_visit(point, left == 0)?
+                match here {
+                    Some(_) => self.run_to_visit(point, left == 0)?,
+                    // An interrupt is about to be taken here: first comes its handler. RF would be in the
+                    // flags that it returns to.
+                    None => self.run_to(point.rip)?,
+                }
             } else {
                 self.vcpu.run()?
             };
