@@ -1,6 +1,5 @@
 //! The options of `ftd drill` and of the hidden `ftd ledger-client`.
 
-use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +11,8 @@ use super::conduct::{self, After, DrillOptions, Join, Setting};
 use super::ledger::{self, ClientOptions, Seed};
 use super::plan::{Kill, REDIS_PORT, Role};
 use super::process;
-use super::report::scenarios::{Run, Scenarios};
+use super::report::kept::Kept;
+use super::report::scenarios::Scenarios;
 use super::report::{Summary, booklet, page, table, text};
 use super::scenario::{self, Scenario};
 use super::site::Site;
@@ -105,6 +105,9 @@ pub struct DrillArgs {
     /// Keep logs, events and captures in this folder [default: a temporary one, kept on failure].
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
+    /// With --scenario and --folder: conduct what is missing there, after drills that were broken off.
+    #[arg(long, requires = "scenario", requires = "folder")]
+    resume: bool,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
@@ -190,23 +193,17 @@ impl DrillArgs {
         Ok(passed)
     }
 
-    /// Conducts scenarios; each run is in the folder's `runs.jsonl` as soon as it is over.
+    /// Conducts scenarios; each run is kept in the folder as soon as it is over.
     fn scenarios(
         &self,
         site: &mut dyn Site,
         setting: &Setting,
         scenarios: &[Scenario],
     ) -> Result<bool> {
-        let path = setting.folder.join("runs.jsonl");
-        let mut lines = std::fs::File::create_new(&path)
-            .with_context(|| format!("cannot make {}", path.display()))?;
-        let mut keep = |run: &Run| -> Result<()> {
-            eprint!("{}", table::run(run));
-            Ok(writeln!(lines, "{}", serde_json::to_string(run)?)?)
-        };
-        let runs = conduct::scenarios(site, setting, scenarios, self.count, &mut keep)?;
-        let sums = Scenarios::of(&runs);
-        self.page(|| booklet::render(&runs))?;
+        let mut kept = Kept::open(&setting.folder, self.resume)?;
+        conduct::scenarios(site, setting, scenarios, self.count, &mut kept)?;
+        let sums = Scenarios::of(kept.runs());
+        self.page(|| booklet::render(kept.runs()))?;
         self.print(&table::render(&sums), &sums)?;
         Ok(sums.ok)
     }

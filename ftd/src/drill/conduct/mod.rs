@@ -15,15 +15,15 @@ pub mod run;
 pub mod stage;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::plan::{Kill, Role};
 use super::process;
-use super::report::scenarios::Run;
-use super::report::{Report, Summary};
+use super::report::kept::Kept;
+use super::report::{Report, Summary, table};
 use super::scenario::Scenario;
 use super::site::Site;
 
@@ -109,7 +109,8 @@ pub fn conduct(site: &mut dyn Site, options: &DrillOptions) -> Result<Summary> {
 }
 
 /// Conducts each scenario `count` times. A run that fails is among what comes back and does not stop the ones
-/// after it; an interrupt does. `keep` gets each run as soon as it is over.
+/// after it; an interrupt does. Those that are in `kept` are not conducted again; the others are, and each is
+/// there as soon as it is over.
 ///
 /// # Errors
 /// When a folder can't be made, a run can't be kept, or the drills are interrupted.
@@ -118,20 +119,30 @@ pub fn scenarios(
     setting: &Setting,
     scenarios: &[Scenario],
     count: u32,
-    keep: &mut dyn FnMut(&Run) -> Result<()>,
-) -> Result<Vec<Run>> {
-    let mut runs = Vec::new();
+    kept: &mut Kept,
+) -> Result<()> {
+    let build = build(&setting.ftd)?;
     for number in 1..=count {
         for scenario in scenarios {
-            let run = play::play(site, setting, scenario, (number, count))?;
-            keep(&run)?;
-            runs.push(run);
+            if kept.has(&scenario.name, number) {
+                continue;
+            }
+            let mut run = play::play(site, setting, scenario, (number, count))?;
             if process::interrupted() {
                 anyhow::bail!("interrupted");
             }
+            run.build.clone_from(&build);
+            eprint!("{}", table::run(&run));
+            kept.add(run)?;
         }
     }
-    Ok(runs)
+    Ok(())
+}
+
+/// What tells one build of the program from another.
+fn build(program: &Path) -> Result<String> {
+    let bytes = std::fs::read(program).with_context(|| program.display().to_string())?;
+    Ok(blake3::hash(&bytes).to_hex()[..16].to_owned())
 }
 
 /// Now, in nanoseconds since 1970.

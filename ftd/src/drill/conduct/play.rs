@@ -38,6 +38,8 @@ pub fn play(
 ) -> Result<Run> {
     let name = &scenario.name;
     let folder: PathBuf = setting.folder.join(format!("{name}-{number}"));
+    // What is left of a run that was broken off.
+    let _ = fs::remove_dir_all(&folder);
     let mut stage = Stage::new(site, setting, folder, format!("{name} {number}/{count}"))?;
     let mut player = Player {
         scenario,

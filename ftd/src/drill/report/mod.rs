@@ -1,8 +1,9 @@
 //! What came of drills: as JSON, for people ([`text`]), and as a page to look at ([`page`], with [`chart`]).
-//! The same for scenarios: [`scenarios`], [`table`], [`booklet`] with [`story`], drawn from [`lanes`].
+//! The same for scenarios: [`scenarios`], [`table`], [`booklet`] with [`story`], drawn from [`lanes`]; [`kept`] in a file.
 
 pub mod booklet;
 pub mod chart;
+pub mod kept;
 pub mod lanes;
 pub mod page;
 pub mod scenarios;

@@ -1,5 +1,7 @@
 //! What came of scenarios, as JSON.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::lanes::Lane;
@@ -25,6 +27,8 @@ pub struct Run {
     pub scenario: Title,
     /// Which time, from 1.
     pub number: u32,
+    /// Which build of the program: the start of its file's BLAKE3.
+    pub build: String,
     /// Whether nothing at all was wrong.
     pub ok: bool,
     /// Why it is not ok.
@@ -116,6 +120,8 @@ pub struct Scenarios {
     pub scenarios: u64,
     /// How many runs, of all.
     pub runs: u64,
+    /// How many builds of the program they were conducted with.
+    pub builds: u64,
     /// How many of them are ok.
     pub passed: u64,
     /// Sum.
@@ -166,6 +172,11 @@ impl Scenarios {
             ok: !runs.is_empty() && runs.iter().all(|run| run.ok),
             scenarios: table.len() as u64,
             runs: runs.len() as u64,
+            builds: runs
+                .iter()
+                .map(|run| &run.build)
+                .collect::<BTreeSet<_>>()
+                .len() as u64,
             passed: sum(|row| row.passed),
             acked_writes: sum(|row| row.acked_writes),
             acked_lost: sum(|row| row.acked_lost),

@@ -55,6 +55,7 @@ pub fn totals(sums: &Scenarios) -> Vec<(&'static str, String)> {
     let count = |count: Option<u64>| count.map_or("not judged".into(), grouped);
     vec![
         ("runs passed", format!("{} of {}", sums.passed, sums.runs)),
+        ("builds of ftd", grouped(sums.builds)),
         ("writes acknowledged", grouped(sums.acked_writes)),
         ("writes lost", grouped(sums.acked_lost)),
         ("two live copies", count(sums.two_live)),
