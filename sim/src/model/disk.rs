@@ -114,7 +114,8 @@ impl World {
     }
 
     /// Only a write that a slow disk has taken from a host which was then cut off may come too late: no
-    /// protocol between the hosts can take it back (a disk with reservations could).
+    /// protocol between the hosts can take it back (a disk with reservations could). A host that has left in
+    /// order has waited for it.
     fn put(&mut self, write: &Write) -> Checked {
         let &Write {
             node,
@@ -128,7 +129,7 @@ impl World {
         };
         let there = self.disk.blocks[block];
         if there.is_some_and(|there| there > request) {
-            let left = self.nodes[node].leaving && self.nodes[node].run == run;
+            let left = self.nodes[node].left && self.nodes[node].run == run;
             if slow && !left {
                 self.stats.late_writes += 1;
                 self.say(|| format!("host{node}'s write {request} lands late, as it may"));

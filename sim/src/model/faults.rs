@@ -182,6 +182,7 @@ impl World {
             self.at(self.now + MS, Step::Leave(node, run, by));
             return Ok(());
         }
+        self.nodes[node].left = true;
         self.feed(node, Event::Stop)
     }
 

@@ -39,6 +39,7 @@ impl World {
         host.up = true;
         host.paused = None;
         host.leaving = false;
+        host.left = false;
         host.handing = None;
         host.asked = (0, 0);
         host.lapsed = false;

@@ -21,6 +21,8 @@ pub(super) struct Node {
     pub(super) handing: Option<Handing>,
     /// It was told to stop, and only waits for its disks.
     pub(super) leaving: bool,
+    /// It has told its core so: nothing is under way any more.
+    pub(super) left: bool,
     pub(super) clock: HostClock,
     pub(super) guest: Option<Guest>,
     /// Pages that are left of the copy that was dropped last.
@@ -54,6 +56,7 @@ impl Node {
             paused: None,
             handing: None,
             leaving: false,
+            left: false,
             clock: HostClock {
                 rate,
                 offset,
