@@ -162,6 +162,21 @@ def finish(processes, guests, logs):
                 say(line.strip())
 
 
+def alone(args, hosts, host, console, log):
+    """Starts the loads in ftd without a backup."""
+    command = [args.ftd, "run", *guest("/dev/vdb", f"file:{console}")]
+    return hosts.on(host, *command, stdout=subprocess.DEVNULL, stderr=log)
+
+
+def took_alone(console, log):
+    """Nanoseconds of each load in the guest that ran by itself."""
+    took = loads_of(console)
+    if not took:
+        log.seek(0)
+        sys.exit(f"a guest did not end its loads\n{log.read()[-2000:]}")
+    return took
+
+
 def singles(args):
     """The loads in QEMU and in ftd without a backup, beside each other: each host has a clock that follows its own
     instructions only. Nanoseconds of each load by who ran it."""
@@ -169,21 +184,19 @@ def singles(args):
         prepare(args, folder, 1)
         console = {name: os.path.join(folder, name) for name in ("qemu", "alone")}
         with Hosts(args, folder) as hosts, open(os.path.join(folder, "log"), "w+", encoding="utf-8") as log:
-            ftd = [args.ftd, "run", *guest("/dev/vdb", f"file:{console['alone']}")]
-            words = {"host1": qemu(args, folder, "/dev/vda", console["qemu"]), "host2": ftd}
-            running = [hosts.on(host, *w, stdout=subprocess.DEVNULL, stderr=log) for host, w in words.items()]
+            words = qemu(args, folder, "/dev/vda", console["qemu"])
+            running = [hosts.on("host1", *words, stdout=subprocess.DEVNULL, stderr=log)]
+            running.append(alone(args, hosts, "host2", console["alone"], log))
             finish(running, 2, [log])
-            took = {name: loads_of(path) for name, path in console.items()}
+            took = {"qemu": loads_of(console["qemu"]), "alone": took_alone(console["alone"], log)}
             if not took["qemu"]:
                 say(f"the guest in QEMU did not end its loads: {open(console['qemu'], errors='replace').read()[-500:]!r}")
-            if not took["alone"]:
-                log.seek(0)
-                sys.exit(f"a guest did not end its loads: {took}\n{log.read()[-2000:]}")
         return took
 
 
-def replicated(args, clock, options, scale=1):
-    """One boot with all loads: (nanoseconds of each load, samples of each side's status)."""
+def replicated(args, clock, options, scale=1, single=None):
+    """One boot with all loads: (nanoseconds of each load, samples of each side's status). An empty `single` is filled
+    before, on the same host."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         prepare(args, folder, scale)
         paths = {name: os.path.join(folder, name) for name in ("console", "live", "backup", "log1", "log2")}
@@ -193,6 +206,11 @@ def replicated(args, clock, options, scale=1):
         backup = [args.ftd, "backup", *guest("/dev/vda", "none"), *pair]
         backup += ["--log-from", "10.77.1.1:7700", "--slot", "1"]
         with Hosts(args, folder) as hosts:
+            if single == {}:
+                console = os.path.join(folder, "alone")
+                with open(os.path.join(folder, "log"), "w+", encoding="utf-8") as log:
+                    finish([alone(args, hosts, "host1", console, log)], 1, [log])
+                    single.update(qemu=None, alone=took_alone(console, log))
             sampling = [sys.executable, "-c", SAMPLER, CONTROL, paths["console"]]
             logs = [open(paths[name], "w+", encoding="utf-8") for name in ("log1", "log2")]
             running = [
@@ -221,17 +239,18 @@ def main():
     parser.add_argument("--clock", action="append", default=None)
     parser.add_argument("--long", help=f"the clock whose lag is measured under loads {LONG} times as long")
     parser.add_argument("--unpaced", action="append", default=[], help="a clock without a run in which the guest waits")
+    parser.add_argument("--without-qemu", action="store_true", help="don't run the loads in QEMU")
     parser.add_argument("--option", action="append", default=[], help="for primary and backup, with its value after =")
     parser.add_argument("--compute", type=int, default=3_000_000)
     parser.add_argument("--fork", type=int, default=300)
     parser.add_argument("--idle", type=int, default=20)
     args = parser.parse_args()
-    single = singles(args)
-    alone = single["alone"]
+    single = {} if args.without_qemu else singles(args)
     for how, took in single.items():
         say(f"{how}: {took and ({name: round(ns / 1e9, 3) for name, ns in took.items()})} s")
     for clock in args.clock or ["pmu"]:
-        took, samples = replicated(args, clock, [*args.option, "--lag-ms=60000"])
+        took, samples = replicated(args, clock, [*args.option, "--lag-ms=60000"], single=single)
+        by_itself = single["alone"]
         scale = LONG if clock == args.long else 1
         paced, samples_paced = took, samples
         if clock not in args.unpaced:
@@ -241,9 +260,9 @@ def main():
         last = live[-1] if live else {}
         result = {
             "replicated": clock,
-            "ratio": {name: alone[name] / took[name] for name in took},
+            "ratio": {name: by_itself[name] / took[name] for name in took},
             "ratio_qemu": {name: single["qemu"] and single["qemu"][name] / took[name] for name in took},
-            "ratio_paced": {name: None if clock in args.unpaced else alone[name] * scale / paced[name] for name in paced},
+            "ratio_paced": {name: None if clock in args.unpaced else by_itself[name] * scale / paced[name] for name in paced},
             "seconds": {name: took[name] / 1e9 for name in took},
             "lag": {load: lag.of(backup, load) for load in ("compute", "fork", "idle")},
             # The window of the rate is five seconds: the first samples still hold the load before.
