@@ -99,11 +99,16 @@ again:  mov %r15, %rax
 2:      hlt                                     # no interrupt comes
         jmp 2b
 
-# A branch for every other instruction.
+# A branch for every few instructions, and the flags that BT leaves undefined: undefined is not different each time.
 branches:
         mov $1000, %ecx
 1:      rol $5, %r13
         add %rcx, %r13
+        bt $3, %ecx
+        pushfq
+        pop %rax
+        and $0x8d5, %eax                        # OF, SF, ZF, AF, PF, CF
+        add %rax, %r13
         dec %ecx
         jnz 1b
         ret
