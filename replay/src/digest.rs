@@ -246,25 +246,25 @@ mod tests {
     #[test]
     fn each_single_bit_of_each_part_is_named() {
         let pages = [[1, 2, 3, 4]; 50];
-        let one = digest(&[7; 20], &[1, 2], &pages);
+        let one = digest(&[7; REGISTERS.len()], &[1, 2], &pages);
         assert_eq!(one.difference(&one, &PARTS), None);
         for bit in 0..64 {
             for (register, name) in REGISTERS.iter().enumerate() {
-                let mut items = [7; 20];
+                let mut items = [7; REGISTERS.len()];
                 items[register] ^= 1 << bit;
                 let other = digest(&items, &[1, 2], &pages);
                 let found = one.difference(&other, &PARTS).expect("a difference");
                 assert_eq!(found.registers, Some(vec![*name]));
                 assert_eq!((found.devices, found.ram), (None, None));
             }
-            let other = digest(&[7; 20], &[1, 2 ^ (1 << bit)], &pages);
+            let other = digest(&[7; REGISTERS.len()], &[1, 2 ^ (1 << bit)], &pages);
             let found = one.difference(&other, &PARTS).expect("a difference");
             assert_eq!(found.to_string(), "disk 1");
         }
         for page in 0..50 {
             let mut changed = pages;
             changed[page][2] ^= 0x10;
-            let other = digest(&[7; 20], &[1, 2], &changed);
+            let other = digest(&[7; REGISTERS.len()], &[1, 2], &changed);
             let found = one.difference(&other, &PARTS).expect("a difference");
             let address = 0x100_000 + 0x1000 * page;
             assert_eq!(
