@@ -171,7 +171,7 @@ pub fn run_client(options: ClientOptions) -> Result<ClientReport, LedgerError> {
         refused: AtomicU64::new(0),
     };
     tell(&shared, "waiting");
-    wait_ready(&options)?;
+    wait_ready(&options, options.ready_timeout)?;
     let ready_unix_ns = clock.now_unix_ns();
     tell(&shared, "ready");
     command(&options)?;
@@ -185,14 +185,17 @@ pub fn run_client(options: ClientOptions) -> Result<ClientReport, LedgerError> {
     let mut report = summary(&options, &book, &outcomes);
     report.started_unix_ns = clock.start_unix_ns();
     report.ready_unix_ns = ready_unix_ns;
-    let found = check::check(
-        options.connect,
-        options.seed,
-        options.value_bytes,
-        book.acked(),
-        &outcomes,
-        options.answer_timeout,
-    );
+    // A server that was started again may still be loading its data.
+    let found = wait_ready(&options, options.answer_timeout).and_then(|()| {
+        check::check(
+            options.connect,
+            options.seed,
+            options.value_bytes,
+            book.acked(),
+            &outcomes,
+            options.answer_timeout,
+        )
+    });
     match found {
         Ok(found) => {
             report.checked = true;
@@ -226,18 +229,19 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn wait_ready(options: &ClientOptions) -> Result<(), LedgerError> {
+/// Until the server answers a PING; with anything else than PONG it is not ready yet.
+fn wait_ready(options: &ClientOptions, timeout: Duration) -> Result<(), LedgerError> {
     let start = Instant::now();
     loop {
-        let left = options.ready_timeout.saturating_sub(start.elapsed());
+        let left = timeout.saturating_sub(start.elapsed());
         // A guest that is still booting may take a connection and not answer: ask it anew.
         let patience = left.min(Duration::from_secs(2));
         let answer = Asker::open(options.connect, patience).and_then(|mut a| a.ask(&[b"PING"]));
         if matches!(answer, Ok(Value::Simple(text)) if text == "PONG") {
             return Ok(());
         }
-        if start.elapsed() >= options.ready_timeout {
-            let (address, seconds) = (options.connect.to_string(), options.ready_timeout.as_secs());
+        if start.elapsed() >= timeout {
+            let (address, seconds) = (options.connect.to_string(), timeout.as_secs());
             return Err(LedgerError::NotReady { address, seconds });
         }
         std::thread::sleep(Duration::from_millis(50));

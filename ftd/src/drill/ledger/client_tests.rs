@@ -39,6 +39,18 @@ fn a_faultless_server_passes_on_one_connection_and_on_many() {
 }
 
 #[test]
+fn a_server_that_loads_its_data_is_read_back_once_it_has() {
+    let report = run_client(ClientOptions {
+        duration_max: Duration::from_millis(200),
+        pause: Duration::from_millis(1),
+        ..options(&[Defect::Load(20, Duration::from_millis(400))])
+    })
+    .expect("runs");
+    assert!(report.checked && report.refused > 0, "{report:?}");
+    assert_eq!(report.acked_lost, 0, "{report:?}");
+}
+
+#[test]
 fn a_forgotten_write_of_each_kind_is_lost() {
     // The last turn of the hot key's slot, or a later write would hide the loss.
     for (turn, n) in [("fresh", 41), ("count", 42), ("push", 43), ("hot", 200)] {

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::resp::{self, Value};
+
+const LOADING: &[u8] = b"-LOADING Redis is loading the dataset in memory\r\n";
 
 /// What goes wrong, at the n-th write that reaches the server (from 1).
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +27,8 @@ pub enum Defect {
     Refuse(u64),
     /// Another value is stored than was sent.
     Garble(u64),
+    /// From it on everything is refused for so long, as by a server that was started again and loads its data.
+    Load(u64, Duration),
     /// From it on nothing is answered at all, and nobody can connect.
     Vanish(u64),
 }
@@ -40,6 +44,7 @@ struct Server {
     history: Vec<Data>,
     writes: u64,
     gone: bool,
+    loading_until: Option<Instant>,
     defects: Vec<Defect>,
 }
 
@@ -59,6 +64,7 @@ pub fn serve(defects: &[Defect]) -> SocketAddr {
         history: Vec::new(),
         writes: 0,
         gone: false,
+        loading_until: None,
         defects: defects.to_vec(),
     }));
     std::thread::spawn(move || {
@@ -112,6 +118,9 @@ impl Server {
         if self.gone {
             return Outcome::Nothing;
         }
+        if self.loading_until.is_some_and(|end| Instant::now() < end) {
+            return Outcome::Answer(LOADING.to_vec());
+        }
         if !matches!(name.as_str(), "SET" | "INCR" | "RPUSH") {
             return Outcome::Answer(self.data.read(&name, parts));
         }
@@ -123,7 +132,7 @@ impl Server {
                 *n == now
             }
             Defect::Silence(n, _) | Defect::Refuse(n) | Defect::Garble(n) => *n == now,
-            Defect::Vanish(n) => *n == now,
+            Defect::Vanish(n) | Defect::Load(n, _) => *n == now,
         });
         let before = self.data.clone();
         let answer = self.data.write(&name, parts);
@@ -146,6 +155,11 @@ impl Server {
             Some(Defect::Refuse(_)) => {
                 self.data = before;
                 Outcome::Answer(b"-MISCONF no\r\n".to_vec())
+            }
+            Some(Defect::Load(_, time)) => {
+                self.data = before;
+                self.loading_until = Some(Instant::now() + time);
+                Outcome::Answer(LOADING.to_vec())
             }
             Some(Defect::Garble(_)) => {
                 self.data
