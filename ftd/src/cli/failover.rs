@@ -48,7 +48,8 @@ fn text(done: &HandedOver) -> String {
         "the guest is live on {host}, generation {generation}\n\
          it took {took_ms:.1} ms, and the guest stood for {stood_ms:.1} ms of that\n\
          frames that came meanwhile: {frames_passed_on} passed on, {frames_lost} lost\n\
-         the ftd here has ended; to protect the guest again, start it as a backup: {join}\n"
+         the ftd here has ended; to protect the guest again, start it as a backup: {join}, \
+         with its --image, --shared, --keys and the rest as they were\n"
     )
 }
 
