@@ -28,7 +28,7 @@ pub trait Sink {
     /// The next epoch of the log. May block: that is the back-pressure of a full log buffer.
     fn epoch(&mut self, epoch: EncodedEpoch) -> Result<(), RunError>;
     /// What comes may be taken later, until this is taken back: the guest stands meanwhile.
-    fn quiet(&mut self, _quiet: bool) {}
+    fn quiet(&mut self, quiet: bool);
     /// The pages of `to`'s live clone have all been sent; the epochs from `first` on follow.
     fn clone_ready(&mut self, to: PeerId, first: Epoch) -> Result<(), RunError>;
     /// The guest goes on; it stood for `stop_ns` nanoseconds for the end of a live clone.

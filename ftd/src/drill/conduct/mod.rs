@@ -14,6 +14,7 @@ pub mod play;
 pub mod run;
 pub mod stage;
 
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -127,6 +128,10 @@ pub fn scenarios(
             if kept.has(&scenario.name, number) {
                 continue;
             }
+            if kept.goes_on() {
+                // What is left of a run that was broken off.
+                let _ = fs::remove_dir_all(play::folder(setting, scenario, number));
+            }
             let mut run = play::play(site, setting, scenario, (number, count))?;
             if process::interrupted() {
                 anyhow::bail!("interrupted");
@@ -141,7 +146,7 @@ pub fn scenarios(
 
 /// What tells one build of the program from another.
 fn build(program: &Path) -> Result<String> {
-    let bytes = std::fs::read(program).with_context(|| program.display().to_string())?;
+    let bytes = fs::read(program).with_context(|| program.display().to_string())?;
     Ok(blake3::hash(&bytes).to_hex()[..16].to_owned())
 }
 

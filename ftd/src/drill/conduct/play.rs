@@ -26,7 +26,12 @@ const UNDER_WAY: Duration = Duration::from_secs(1);
 /// How long the guest may say nothing while it must be steady.
 const STEADY_GAP: Duration = Duration::from_secs(5);
 
-/// Conducts a scenario once, its files in `folder`; whatever goes wrong is in what comes back.
+/// Where the files of a scenario's `number`th run are.
+pub fn folder(setting: &Setting, scenario: &Scenario, number: u32) -> PathBuf {
+    setting.folder.join(format!("{}-{number}", scenario.name))
+}
+
+/// Conducts a scenario once, its files in its [`folder`]; whatever goes wrong is in what comes back.
 ///
 /// # Errors
 /// When its folder can't be made.
@@ -37,9 +42,7 @@ pub fn play(
     (number, count): (u32, u32),
 ) -> Result<Run> {
     let name = &scenario.name;
-    let folder: PathBuf = setting.folder.join(format!("{name}-{number}"));
-    // What is left of a run that was broken off.
-    let _ = fs::remove_dir_all(&folder);
+    let folder = folder(setting, scenario, number);
     let mut stage = Stage::new(site, setting, folder, format!("{name} {number}/{count}"))?;
     let mut player = Player {
         scenario,

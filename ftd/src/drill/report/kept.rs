@@ -17,6 +17,7 @@ const NAME: &str = "runs.jsonl";
 pub struct Kept {
     path: PathBuf,
     file: File,
+    goes_on: bool,
     runs: Vec<Run>,
 }
 
@@ -58,7 +59,12 @@ impl Kept {
             Ok(file)
         };
         let file = open().with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Kept { path, file, runs })
+        Ok(Kept {
+            path,
+            file,
+            goes_on: go_on,
+            runs,
+        })
     }
 
     /// Adds a run.
@@ -70,6 +76,11 @@ impl Kept {
             .with_context(|| format!("cannot write {}", self.path.display()))?;
         self.runs.push(run);
         Ok(())
+    }
+
+    /// Whether drills that were broken off are gone on with.
+    pub fn goes_on(&self) -> bool {
+        self.goes_on
     }
 
     /// Whether this scenario has been conducted for the `number`th time.

@@ -78,12 +78,7 @@ impl Guest {
                 branches.counter.alarm_after(left - skid)?;
             }
             let stopped = if near {
-                match here {
-                    Some(_) => self.run_to_visit(point, left == 0)?,
-                    // An interrupt is about to be taken here: first comes its handler. RF would be in the
-                    // flags that it returns to.
-                    None => self.run_to(point.rip)?,
-                }
+                self.run_to_visit(point, left == 0)?
             } else {
                 self.vcpu.run()?
             };
