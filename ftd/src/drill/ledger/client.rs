@@ -229,7 +229,8 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Until the server answers a PING; with anything else than PONG it is not ready yet.
+/// Until the server answers a PING, and not by saying that it loads its data. (One that refuses writes because its
+/// disk fails refuses a PING, too; what it has can be read.)
 fn wait_ready(options: &ClientOptions, timeout: Duration) -> Result<(), LedgerError> {
     let start = Instant::now();
     loop {
@@ -237,8 +238,10 @@ fn wait_ready(options: &ClientOptions, timeout: Duration) -> Result<(), LedgerEr
         // A guest that is still booting may take a connection and not answer: ask it anew.
         let patience = left.min(Duration::from_secs(2));
         let answer = Asker::open(options.connect, patience).and_then(|mut a| a.ask(&[b"PING"]));
-        if matches!(answer, Ok(Value::Simple(text)) if text == "PONG") {
-            return Ok(());
+        match answer {
+            Ok(Value::Error(text)) if text.starts_with("LOADING") => {}
+            Ok(_) => return Ok(()),
+            Err(_) => {}
         }
         if start.elapsed() >= timeout {
             let (address, seconds) = (options.connect.to_string(), timeout.as_secs());

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::resp::{self, Value};
 
+const MISCONF: &[u8] = b"-MISCONF Errors writing to the AOF file: Input/output error\r\n";
 const LOADING: &[u8] = b"-LOADING Redis is loading the dataset in memory\r\n";
 
 /// What goes wrong, at the n-th write that reaches the server (from 1).
@@ -45,6 +46,8 @@ struct Server {
     writes: u64,
     gone: bool,
     loading_until: Option<Instant>,
+    /// Its disk fails: it refuses a PING as it does writes.
+    is_failing: bool,
     defects: Vec<Defect>,
 }
 
@@ -65,6 +68,7 @@ pub fn serve(defects: &[Defect]) -> SocketAddr {
         writes: 0,
         gone: false,
         loading_until: None,
+        is_failing: false,
         defects: defects.to_vec(),
     }));
     std::thread::spawn(move || {
@@ -121,6 +125,9 @@ impl Server {
         if self.loading_until.is_some_and(|end| Instant::now() < end) {
             return Outcome::Answer(LOADING.to_vec());
         }
+        if self.is_failing && name == "PING" {
+            return Outcome::Answer(MISCONF.to_vec());
+        }
         if !matches!(name.as_str(), "SET" | "INCR" | "RPUSH") {
             return Outcome::Answer(self.data.read(&name, parts));
         }
@@ -154,7 +161,8 @@ impl Server {
             Some(Defect::Silence(_, delay)) => Outcome::Late(answer, delay),
             Some(Defect::Refuse(_)) => {
                 self.data = before;
-                Outcome::Answer(b"-MISCONF no\r\n".to_vec())
+                self.is_failing = true;
+                Outcome::Answer(MISCONF.to_vec())
             }
             Some(Defect::Load(_, time)) => {
                 self.data = before;
