@@ -1,5 +1,6 @@
 //! What another host, or a torn write, left on the shared storage.
 
+use ftd::arbiter::candidate::Candidate;
 use ftd::arbiter::layout::{Header, SECTOR_BYTES};
 use ftd::arbiter::paxos::{Action, Bid, Block, Outcome};
 use ftd::arbiter::record::{Record, newest};
@@ -12,7 +13,7 @@ const SLOTS: usize = 3;
 const CHECKED_BYTES: usize = 496;
 
 /// The first byte: 0, the rest are two copies of a slot as they are; 1, the same with right checksums; 2, a
-/// header; else a bid among blocks of any contents.
+/// header; 3, a candidate; else a bid among blocks of any contents.
 ///
 /// # Panics
 /// What is accepted is another thing when it is written again, or a bid comes to a decision that no block
@@ -30,6 +31,13 @@ pub fn run(data: &[u8]) {
             let sector = sealed(b"ftdarea1", &AREA, source.rest());
             if let Some(header) = Header::decode(&sector) {
                 assert_eq!(Header::decode(&header.encode()), Some(header));
+            }
+        }
+        3 => {
+            let sector = sealed(b"ftdcand1", &AREA, source.rest());
+            if let Some(candidate) = Candidate::decode(&AREA, &sector) {
+                let again = candidate.encode(&AREA);
+                assert_eq!(Candidate::decode(&AREA, &again), Some(candidate));
             }
         }
         _ => bid(&mut source),

@@ -287,7 +287,15 @@ fn messages() -> Vec<Message> {
             ],
         },
         Message::CloneDone { first: 7 },
-        Message::Keep { generation: 4 },
+        Message::Keep {
+            generation: 4,
+            voices: 2,
+        },
+        Message::Quorum {
+            number: 1,
+            voices: 2,
+        },
+        Message::QuorumKnown { number: 1 },
         Message::Kept { generation: 4 },
         Message::Renewed { generation: 4 },
         Message::Ack(Ack {

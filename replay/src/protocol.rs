@@ -57,12 +57,14 @@
 //!
 //! **Nothing acknowledged is lost.** Outputs of an epoch go out when the backup has acknowledged it;
 //! a backup acknowledges only what it delivers to its replayer, and goes live only when all of
-//! that is executed.
+//! that is executed. Where a quorum of the backups is enough (`Config::release`), one that takes over first finds
+//! out that it has as much of the log as one of that quorum: see `canvass`.
 
 mod ahead;
 mod alone;
 mod ask;
 mod backup;
+mod canvass;
 mod core;
 mod event;
 mod excluding;
@@ -84,11 +86,11 @@ mod told;
 pub use self::core::Core;
 pub use event::{
     Action, ArbiterAnswer, DisconnectReason, Event, HaltReason, LinkLoss, Note, PeerId,
-    ProtocolError,
+    ProtocolError, StandAnswer,
 };
 pub use facts::{DiskFacts, Facts, RejectReason};
 pub use message::{
     Ack, ByeReason, Commit, EndReason, FEATURE_PAGE_HASHES, FEATURES, Generation, HashKey, Hello,
-    Join, Message, PROTOCOL_VERSION, PageHash, PageHashes, Welcome,
+    Join, Message, PROTOCOL_VERSION, PageHash, PageHashes, Release, Welcome,
 };
 pub use role::{BackupStatus, Config, Role, Start, Status};

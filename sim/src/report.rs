@@ -114,6 +114,7 @@ fn tell_plan(plan: &Plan) {
         hosts,
         backups,
         commit,
+        release,
         small_buffers,
         delay_max,
         clocks,
@@ -125,7 +126,7 @@ fn tell_plan(plan: &Plan) {
     let rates: Vec<u64> = clocks.iter().take(*hosts).map(|(rate, _)| *rate).collect();
     let chances: Vec<&str> = chances.iter().map(|kind| kind.name()).collect();
     eprintln!(
-        "seed {seed} (variant {salt}), {mode:?}: {hosts} hosts, {backups} backups at most, commit {commit:?}, {} buffers, delays up \
+        "seed {seed} (variant {salt}), {mode:?}: {hosts} hosts, {backups} backups at most, commit {commit:?}, release {release:?}, {} buffers, delays up \
          to {:.1} ms, clock rates {rates:?}, {} planned faults within {} ms, by chance: {}",
         if *small_buffers { "small" } else { "large" },
         *delay_max as f64 / MS as f64,

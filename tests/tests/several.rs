@@ -11,20 +11,26 @@ const LINES: usize = 100_000;
 /// Hosts that find each other wherever the guest is.
 struct Hosts {
     pair: Pair,
+    /// Further options of all of them.
+    more: &'static [&'static str],
     /// Where the backups listen, once they have the guest.
     listen: [String; 2],
 }
 
 impl Hosts {
     fn new() -> Hosts {
+        Hosts::with(&[])
+    }
+
+    fn with(more: &'static [&'static str]) -> Hosts {
         let listen = [free_address(), free_address()];
         let pair = Pair::new();
-        Hosts { pair, listen }
+        Hosts { pair, more, listen }
     }
 
     fn primary(&self) -> Side {
         let count = format!("count={LINES}");
-        let options = ["--cmdline", &count, "--backups", "2"];
+        let options = [&["--cmdline", &count, "--backups", "2"], self.more].concat();
         let mut primary = self.pair.primary(&tiny("ticker"), &options);
         primary.wait_for_event("guest_started");
         primary
@@ -32,7 +38,7 @@ impl Hosts {
 
     fn backup(&self, name: &str, listen: usize) -> Side {
         let elsewhere = &self.listen[1 - listen];
-        let more = [
+        let more: [&str; 6] = [
             "--log-from",
             elsewhere,
             "--listen",
@@ -40,7 +46,7 @@ impl Hosts {
             "--backups",
             "2",
         ];
-        let mut backup = self.pair.backup(name, &more);
+        let mut backup = self.pair.backup(name, &[&more, self.more].concat());
         backup.wait_for_event("protected");
         backup
     }
@@ -58,6 +64,18 @@ fn goes_on(side: &Side) {
     wait_for("more lines", || {
         (side.printed().lines().count() > seen + 10).then_some(())
     });
+}
+
+/// The one of the two that goes live, and the other one.
+fn whoever_goes_live(east: Side, south: Side) -> (Side, Side) {
+    let sides = [&east, &south];
+    let live = wait_for("one of them", || {
+        sides.iter().position(|side| side.event("live").is_some())
+    });
+    match live {
+        0 => (east, south),
+        _ => (south, east),
+    }
 }
 
 /// Every line that the guest said is on one of the consoles, in order, with nothing missing in between: where it
@@ -90,7 +108,16 @@ fn nothing_is_missing(consoles: &[&Side]) {
 #[test]
 fn of_two_backups_one_goes_live_and_the_other_follows_it() {
     need_kvm!();
-    let hosts = Hosts::new();
+    one_goes_live_and_the_other_follows(&Hosts::new());
+}
+
+#[test]
+fn of_two_backups_that_make_a_quorum_one_goes_live_and_the_other_follows_it() {
+    need_kvm!();
+    one_goes_live_and_the_other_follows(&Hosts::with(&["--release", "quorum"]));
+}
+
+fn one_goes_live_and_the_other_follows(hosts: &Hosts) {
     let mut primary = hosts.primary();
     let east = hosts.backup("east", 0);
     goes_on(&primary);
@@ -104,14 +131,7 @@ fn of_two_backups_one_goes_live_and_the_other_follows_it() {
     assert!(east.event("peer_diverged").is_none() && east.event("divergence").is_none());
     primary.running.signal("KILL");
 
-    let sides = [&east, &south];
-    let live = wait_for("one of them", || {
-        sides.iter().position(|side| side.event("live").is_some())
-    });
-    let (mut first, mut second) = match live {
-        0 => (east, south),
-        _ => (south, east),
-    };
+    let (mut first, mut second) = whoever_goes_live(east, south);
     first.wait_for_status("a backup again", |status| confirmed(status) == 1);
     assert!(second.event("live").is_none());
     goes_on(&first);
@@ -199,4 +219,60 @@ fn a_backup_joins_again_beside_another_one() {
     asked.succeeded();
     goes_on(&east);
     nothing_is_missing(&[&primary, &east]);
+}
+
+/// A copy that stands still for less than what counts as lost.
+const PATIENT: [&str; 6] = [
+    "--release",
+    "quorum",
+    "--detect-ms",
+    "20000",
+    "--lag-ms",
+    "60000",
+];
+
+#[test]
+fn outputs_wait_for_no_backup_that_stands_still_while_the_other_makes_a_quorum() {
+    need_kvm!();
+    let hosts = Hosts::with(&PATIENT);
+    let mut primary = hosts.primary();
+    let (_east, south) = (hosts.backup("east", 0), hosts.backup("south", 1));
+    primary.wait_for_status("two backups", |status| confirmed(status) == 2);
+    goes_on(&primary);
+    south.running.signal("STOP");
+    for _ in 0..20 {
+        goes_on(&primary);
+    }
+    let status = primary.wait_for_status("its word", |_| true);
+    assert_eq!(confirmed(&status), 2, "it was not taken for lost");
+    south.running.signal("CONT");
+    goes_on(&primary);
+    nothing_is_missing(&[&primary]);
+}
+
+#[test]
+fn who_may_lack_what_was_let_out_does_not_take_over() {
+    need_kvm!();
+    let hosts = Hosts::with(&PATIENT);
+    let mut primary = hosts.primary();
+    let (mut east, south) = (hosts.backup("east", 0), hosts.backup("south", 1));
+    primary.wait_for_status("two backups", |status| confirmed(status) == 2);
+    goes_on(&primary);
+    south.running.signal("STOP");
+    goes_on(&primary);
+    goes_on(&primary);
+    primary.running.signal("KILL");
+    // It has all of it, and can't know.
+    let few = east.wait_for_event("few_voices");
+    assert_eq!((&few["heard"], &few["voices"]), (&1.into(), &2.into()));
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(east.event("live").is_none());
+    south.running.signal("CONT");
+    // What the other host's kernel had taken for it is its own, too.
+    let (mut live, other) = whoever_goes_live(east, south);
+    assert_eq!(live.wait_for_event("live")["generation"], 2);
+    live.wait_for_status("a backup again", |status| confirmed(status) == 1);
+    assert!(other.event("live").is_none());
+    goes_on(&live);
+    nothing_is_missing(&[&primary, &live]);
 }

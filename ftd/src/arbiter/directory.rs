@@ -8,7 +8,8 @@
 //! The answer always comes from the file, never from link's own result: over NFS a link that
 //! succeeded can report EEXIST, when the reply was lost and the request sent again.
 //!
-//! The winner's sign of life is a file of its own, written over again and again.
+//! The winner's sign of life is a file of its own, written over again and again; a candidate has one for each
+//! generation that it stands for, until a later one stands.
 //!
 //! A bidder that dies in between leaves a file beginning with a dot behind, which nobody reads.
 
@@ -17,6 +18,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::candidate::{self, Standing};
 use super::{Arbiter, ArbiterError, ID_BYTES_MAX, Sign, Verdict};
 use crate::host::entropy;
 
@@ -68,6 +70,41 @@ impl DirectoryArbiter {
         self.directory.join(name)
     }
 
+    /// The name begins with the decision's, so that it is no decision's.
+    fn candidate_name(&self, generation: u64, host: &str) -> String {
+        format!("{}{generation}.candidate-{host}", self.prefix)
+    }
+
+    /// The candidates for a generation. Those for earlier ones, which are decided, are removed.
+    fn candidates(&self, generation: u64) -> Result<Vec<u64>, ArbiterError> {
+        let failed = || ArbiterError::io("list", &self.directory);
+        let mut received = Vec::new();
+        for entry in fs::read_dir(&self.directory).map_err(failed())? {
+            let entry = entry.map_err(failed())?;
+            let name = entry.file_name();
+            let of: Option<u64> = name
+                .to_str()
+                .and_then(|name| name.strip_prefix(&self.prefix)?.split_once(".candidate-"))
+                .and_then(|(number, _)| number.parse().ok());
+            match of {
+                Some(of) if of == generation => {
+                    let mut text = String::new();
+                    let read = File::open(entry.path()).and_then(|file| {
+                        let limit = candidate::FILE_BYTES_MAX as u64;
+                        file.take(limit).read_to_string(&mut text)
+                    });
+                    read.map_err(ArbiterError::io("read", entry.path()))?;
+                    received.extend(candidate::parse(&text));
+                }
+                Some(of) if of < generation => {
+                    let _ = fs::remove_file(entry.path());
+                }
+                _ => {}
+            }
+        }
+        Ok(received)
+    }
+
     /// Those of earlier winners, of which none is needed.
     fn remove_signs_before(&self, generation: u64) {
         for old in generation.saturating_sub(SIGNS_KEPT_MAX)..generation {
@@ -99,25 +136,31 @@ impl DirectoryArbiter {
         }
     }
 
-    /// Writes this host's bid to a file of its own and tries to give it the generation's name.
-    fn bid(&self, generation: u64) -> Result<(), ArbiterError> {
+    /// Writes a durable file of a name that nobody reads.
+    fn write_aside(&self, generation: u64, text: &str) -> Result<PathBuf, ArbiterError> {
         let nonce = entropy::random_u64()
             .map_err(ArbiterError::io("get random bytes for", &self.directory))?;
-        let bid = self
+        let path = self
             .directory
             .join(format!(".{}{generation}.{nonce:016x}.bid", self.prefix));
         let written = OpenOptions::new()
             .write(true)
             .create_new(true)
-            .open(&bid)
+            .open(&path)
             .and_then(|mut file| {
-                file.write_all(format!("{MAGIC}\n{}\n", self.host_id).as_bytes())?;
+                file.write_all(text.as_bytes())?;
                 file.sync_all()
             });
         if let Err(error) = written {
-            let _ = fs::remove_file(&bid);
-            return Err(ArbiterError::io("write", bid)(error));
+            let _ = fs::remove_file(&path);
+            return Err(ArbiterError::io("write", path)(error));
         }
+        Ok(path)
+    }
+
+    /// Writes this host's bid to a file of its own and tries to give it the generation's name.
+    fn bid(&self, generation: u64) -> Result<(), ArbiterError> {
+        let bid = self.write_aside(generation, &format!("{MAGIC}\n{}\n", self.host_id))?;
         let linked = fs::hard_link(&bid, self.decision_path(generation));
         // It has done its work, or never will.
         let _ = fs::remove_file(&bid);
@@ -168,6 +211,19 @@ impl Arbiter for DirectoryArbiter {
             what: "keep a bid in",
             path: self.directory.clone(),
             source: io::ErrorKind::NotFound.into(),
+        })
+    }
+
+    fn stand(&mut self, generation: u64, received: u64) -> Result<Standing, ArbiterError> {
+        let name = self.candidate_name(generation, &encode(&self.host_id));
+        let path = self.directory.join(name);
+        let written = self.write_aside(generation, &candidate::text(received))?;
+        fs::rename(&written, &path).map_err(ArbiterError::io("write", &path))?;
+        self.sync()?;
+        let received = self.candidates(generation)?;
+        Ok(Standing {
+            decided: self.is_superseded(generation.saturating_sub(1))?,
+            received,
         })
     }
 
@@ -301,6 +357,21 @@ mod tests {
             east.test_and_set(0),
             Err(ArbiterError::GenerationZero)
         ));
+    }
+
+    #[test]
+    fn candidates_know_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut east = arbiter(dir.path(), "vm", "east");
+        let mut west = arbiter(dir.path(), "vm", "west");
+        let mut other = arbiter(dir.path(), "other", "west");
+        for arbiter in [&mut east, &mut other] {
+            arbiter.test_and_set(1).unwrap();
+        }
+        other.stand(2, 77).unwrap();
+        candidate::tests::know_each_other(&mut east, &mut west);
+        // Two decisions of the one, one of the other, a candidate of each.
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 5);
     }
 
     #[test]

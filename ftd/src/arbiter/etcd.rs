@@ -9,6 +9,7 @@
 //! ```text
 //! PREFIX/VM/generation/00000000000000000007   the winner's identifier
 //! PREFIX/VM/sign/00000000000000000007         its last sign, as JSON
+//! PREFIX/VM/candidate/00000000000000000008/ID  the last epoch that a candidate has, as a number
 //! ```
 //!
 //! etcd keeps each version of a key until it is told to compact, and a sign is two versions a second: it must
@@ -22,6 +23,7 @@ pub use gateway::GatewayError;
 
 use serde_json::{Value, json};
 
+use super::candidate::Standing;
 use super::directory::encode;
 use super::{Arbiter, ArbiterError, ID_BYTES_MAX, Sign, Verdict};
 use gateway::{Found, Gateway, base64};
@@ -73,6 +75,11 @@ impl EtcdArbiter {
 
     fn sign_key(&self, generation: u64) -> String {
         format!("{}/sign/{generation:020}", self.prefix)
+    }
+
+    /// What the keys of the candidates for a generation begin with.
+    fn candidates(&self, generation: u64) -> String {
+        format!("{}/candidate/{generation:020}/", self.prefix)
     }
 
     fn corrupt(&self, key: &str, what: &str) -> ArbiterError {
@@ -165,6 +172,31 @@ impl Arbiter for EtcdArbiter {
         found
             .first()
             .map_or(Ok(0), |found| self.number_of(&found.key))
+    }
+
+    fn stand(&mut self, generation: u64, received: u64) -> Result<Standing, ArbiterError> {
+        let before = generation.saturating_sub(1);
+        let (all, end) = (
+            self.candidates(generation),
+            self.candidates(generation.saturating_add(1)),
+        );
+        let key = format!("{all}{}", encode(&self.host_id));
+        let (all64, end64) = (base64(&all), base64(&end));
+        let (_, found) = self.transact(&json!({ "success": [
+            { "request_put": { "key": base64(&key), "value": base64(&received.to_string()) } },
+            // Those for earlier generations, which are decided.
+            { "request_delete_range": { "key": base64(&self.candidates(0)), "range_end": all64 } },
+            { "request_range": { "key": all64, "range_end": end64 } },
+            { "request_range": self.later(before) },
+        ] }))?;
+        let (candidates, decisions): (Vec<_>, Vec<_>) = found
+            .into_iter()
+            .partition(|found| found.key.starts_with(&all));
+        let number = |found: &Found| std::str::from_utf8(&found.value).ok()?.parse().ok();
+        Ok(Standing {
+            decided: !decisions.is_empty(),
+            received: candidates.iter().filter_map(number).collect(),
+        })
     }
 
     fn is_superseded(&mut self, generation: u64) -> Result<bool, ArbiterError> {

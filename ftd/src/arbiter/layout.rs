@@ -6,6 +6,7 @@
 //! byte 65536    generation 0, 16, 32, ...   slot 0: copy A, copy B; slot 1: copy A, ...
 //!      131072   generation 1, 17, 33, ...   the same
 //!      ...      (16 such rows, of 8 slots, of 2 copies, of 4096 bytes)
+//!     1114112   candidates, one sector a slot; the rest of 64 KiB is reserved
 //! ```
 
 use super::{ID_BYTES_MAX, SLOTS};
@@ -20,8 +21,10 @@ const SIGNS_OFFSET: u64 = SECTOR_BYTES as u64;
 pub const ROWS_OFFSET: u64 = 65_536;
 /// Size of one generation's row, in bytes.
 pub const ROW_BYTES: usize = SLOTS * 2 * SECTOR_BYTES;
+/// Where the candidates begin, in bytes.
+const CANDIDATES_OFFSET: u64 = ROWS_OFFSET + GENERATIONS * ROW_BYTES as u64;
 /// What the whole takes, in bytes.
-pub const AREA_BYTES: u64 = ROWS_OFFSET + GENERATIONS * ROW_BYTES as u64;
+pub const AREA_BYTES: u64 = CANDIDATES_OFFSET + 65_536;
 
 const MAGIC: &[u8; 8] = b"ftdarea1";
 /// Bytes of a header or record that mean something: one sector of any disk there is, which most of
@@ -33,6 +36,11 @@ const CHECKSUM_OFFSET: usize = USED_BYTES - 16;
 /// Where a slot's sign of life is, in bytes.
 pub fn sign_offset(slot: usize) -> u64 {
     SIGNS_OFFSET + (slot * SECTOR_BYTES) as u64
+}
+
+/// Where a slot's candidacy is, in bytes.
+pub fn candidate_offset(slot: usize) -> u64 {
+    CANDIDATES_OFFSET + (slot * SECTOR_BYTES) as u64
 }
 
 /// Where the row of `generation` begins, in bytes.
@@ -181,7 +189,9 @@ mod tests {
         assert!(sign_offset(0) >= SECTOR_BYTES as u64);
         // The slots' locks lie at the end of the reserved part.
         assert!(sign_offset(SLOTS) <= offsets[0] - SECTOR_BYTES as u64);
-        assert_eq!(offsets[offsets.len() - 1] + SECTOR_BYTES as u64, AREA_BYTES);
+        let last = offsets[offsets.len() - 1];
+        assert!(candidate_offset(0) >= last + SECTOR_BYTES as u64);
+        assert!(candidate_offset(SLOTS) <= AREA_BYTES);
         assert_eq!(row_offset(3), row_offset(3 + GENERATIONS));
     }
 

@@ -10,6 +10,7 @@
 //!   and [`format_device`], which prepares the device.
 //! * [`etcd`]: a cluster of etcd, which the hosts reach over the network. A transaction is the test-and-set.
 //!
+//! [`candidate`] has backups say how far they are before they bid, where that matters.
 //! [`sign`] has the winner say that it is still there, and [`vacancy`] keeps a guest from being
 //! started a second time.
 //!
@@ -23,6 +24,7 @@
 //! **No answer is not "lost"**: after an error this host's bid may still win, so the generation is
 //! open until a later call for it returns a [`Verdict`].
 
+pub mod candidate;
 pub mod directory;
 pub mod etcd;
 pub mod layout;
@@ -36,6 +38,7 @@ pub mod vacancy;
 use std::io;
 use std::path::PathBuf;
 
+pub use candidate::Standing;
 pub use open::{format_device, is_etcd, open};
 pub use sign::Sign;
 
@@ -59,6 +62,13 @@ pub trait Arbiter: Send {
     /// # Errors
     /// [`ArbiterError`]. The generation stays open: this host may turn out to have won it.
     fn test_and_set(&mut self, generation: u64) -> Result<Verdict, ArbiterError>;
+
+    /// Writes that this host would take `generation`, with the log up to the epoch `received`, and reads who else
+    /// would. To be called again with the same epoch, until the generation is decided; those before it are.
+    ///
+    /// # Errors
+    /// [`ArbiterError`] if the storage can't be written and read. What was to be written may be there.
+    fn stand(&mut self, generation: u64, received: u64) -> Result<Standing, ArbiterError>;
 
     /// The highest generation that is known to be decided, 0 if none is. A generation that is being
     /// decided now may be missing, so this is where to start asking, not an answer.

@@ -5,8 +5,9 @@ mod device;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::candidate::{Candidate, Standing};
 use super::layout::{AREA_BYTES, GENERATIONS, Header, ROW_BYTES, SECTOR_BYTES, copy_offset};
-use super::layout::{ROWS_OFFSET, Reader, Writer, row_offset, sign_offset};
+use super::layout::{ROWS_OFFSET, Reader, Writer, candidate_offset, row_offset, sign_offset};
 use super::paxos::{Action, Bid, Block, Outcome};
 use super::record::{Record, newest};
 use super::sign::SIGN_BYTES_MAX;
@@ -212,6 +213,29 @@ impl Arbiter for RegionArbiter {
                 by: "another host".to_owned(),
             }),
         }
+    }
+
+    fn stand(&mut self, generation: u64, received: u64) -> Result<Standing, ArbiterError> {
+        self.check_header()?;
+        let area_id = &self.header.area_id;
+        let own = Candidate {
+            generation,
+            received,
+        };
+        let offset = candidate_offset(self.slot.index());
+        self.device.write(offset, &own.encode(area_id))?;
+        let bytes = self
+            .device
+            .read(candidate_offset(0), SLOTS * SECTOR_BYTES)?;
+        let candidates = bytes
+            .chunks_exact(SECTOR_BYTES)
+            .filter_map(|sector| Candidate::decode(area_id, sector))
+            .filter(|candidate| candidate.generation == generation);
+        let received = candidates.map(|candidate| candidate.received).collect();
+        Ok(Standing {
+            decided: self.is_superseded(generation.saturating_sub(1))?,
+            received,
+        })
     }
 
     fn is_superseded(&mut self, generation: u64) -> Result<bool, ArbiterError> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use replay::protocol::{Commit, DiskFacts, Facts};
+use replay::protocol::{Commit, DiskFacts, Facts, Release};
 
 use super::channel::ChannelArgs;
 use super::control::ControlArgs;
@@ -34,11 +34,17 @@ pub struct PairArgs {
     #[arg(long, value_name = "MS", default_value_t = 50,
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub heartbeat_ms: u32,
-    /// Most backups at a time; an output leaves once all of them have done with the log before it what --commit
-    /// says. The primary's word counts.
+    /// Most backups at a time; an output leaves once all of them (see --release) have done with the log before it
+    /// what --commit says. The primary's word counts.
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=7))]
     pub backups: u32,
+    /// How many of the backups must have done so: all, or a quorum: so many that with the primary they are more than
+    /// half of all copies. Then no lost or slow backup holds an output up; but when the primary and so
+    /// many backups are lost at once that no quorum is left, none of the others takes over. The primary's word
+    /// counts.
+    #[arg(long, value_name = "all|quorum", default_value = "all")]
+    pub release: Release,
     /// What the backup must have done with the log before an output that depends on it leaves: received it
     /// (fastest), executed it, or verified it (executed it, with equal digests). The primary's word counts.
     #[arg(

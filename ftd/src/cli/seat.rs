@@ -155,6 +155,7 @@ impl Seat {
         core.detect_ms = args.detect_ms;
         core.heartbeat_ms = args.heartbeat_ms;
         core.commit = args.commit;
+        core.release = args.release;
         core.lag_ms_max = args.lag_ms;
         core.give_up_ms = args.give_up_ms;
         let label = self.label(args, guest);

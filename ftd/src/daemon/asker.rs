@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use replay::protocol::ArbiterAnswer;
+use replay::protocol::{ArbiterAnswer, StandAnswer};
 
 use super::journal::chain;
 use crate::arbiter::sign::SIGN_EVERY;
@@ -18,6 +18,8 @@ use crate::outside::outbox::{Outbox, Outgoing};
 enum Task {
     /// Bid for a generation.
     Ask(u64),
+    /// Write that this host would take a generation, with the log up to an epoch, and read who else would.
+    Stand(u64, u64),
     /// This host has the guest: say so from now on, at once and every [`SIGN_EVERY`]. (Or, of a
     /// sign that says that it has ended, once.)
     Sign(Sign),
@@ -67,6 +69,12 @@ impl Asker {
     /// Bids for `generation`; the answer comes as [`Outgoing::Arbiter`].
     pub fn ask(&self, generation: u64) {
         self.tell(Task::Ask(generation));
+    }
+
+    /// Stands for `generation` with the log up to the epoch `received`; what is known of the candidates comes as
+    /// [`Outgoing::Standing`].
+    pub fn stand(&self, generation: u64, received: u64) {
+        self.tell(Task::Stand(generation, received));
     }
 
     /// Signs with this from now on ([`Outgoing::Signed`] follows each time), and looks whether the
@@ -128,6 +136,16 @@ impl Worker {
                         asked: generation,
                         answer,
                     });
+                }
+                Ok(Task::Stand(asked, received)) => {
+                    let answer = match self.arbiter.stand(asked, received) {
+                        Ok(standing) => StandAnswer::Heard {
+                            decided: standing.decided,
+                            received: standing.received,
+                        },
+                        Err(error) => StandAnswer::Unreachable { why: chain(&error) },
+                    };
+                    self.outbox.push(Outgoing::Standing { asked, answer });
                 }
                 Ok(Task::Sign(mut sign)) => {
                     sign.beat = self.sign.as_ref().map_or(0, |last| last.beat);
@@ -229,6 +247,7 @@ fn answer(arbiter: &mut dyn Arbiter, generation: u64) -> ArbiterAnswer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arbiter::Standing;
     use std::collections::VecDeque;
     use std::sync::Mutex;
 
@@ -243,6 +262,16 @@ mod tests {
     impl Arbiter for Scripted {
         fn test_and_set(&mut self, _generation: u64) -> Result<Verdict, ArbiterError> {
             self.answers.pop_front().unwrap()
+        }
+
+        fn stand(&mut self, generation: u64, received: u64) -> Result<Standing, ArbiterError> {
+            match generation {
+                4 => Err(superseded()),
+                _ => Ok(Standing {
+                    decided: false,
+                    received: vec![received, 5],
+                }),
+            }
         }
 
         fn is_superseded(&mut self, generation: u64) -> Result<bool, ArbiterError> {
@@ -342,6 +371,22 @@ mod tests {
             })
             .collect();
         assert_eq!(asked, [4, 8]);
+    }
+
+    #[test]
+    fn a_candidate_hears_of_the_others() {
+        let (_poll, outbox) = outbox();
+        let asker = Asker::start(Box::new(scripted([])), Arc::clone(&outbox)).unwrap();
+        asker.stand(4, 9);
+        asker.stand(6, 9);
+        let told = take(&outbox, 2);
+        let away = |answer: &StandAnswer| matches!(answer, StandAnswer::Unreachable { .. });
+        assert!(matches!(&told[0], Outgoing::Standing { asked: 4, answer } if away(answer)));
+        let heard = StandAnswer::Heard {
+            decided: false,
+            received: vec![9, 5],
+        };
+        assert!(matches!(&told[1], Outgoing::Standing { asked: 6, answer } if *answer == heard));
     }
 
     fn signing() -> Sign {

@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use devices::Effect;
 use mio::Waker;
-use replay::protocol::{ArbiterAnswer, PeerId};
+use replay::protocol::{ArbiterAnswer, PeerId, StandAnswer};
 use replay::{EncodedEpoch, Epoch};
 
 use crate::arbiter::Sign;
@@ -66,6 +66,13 @@ pub enum Outgoing {
         asked: u64,
         /// Its answer.
         answer: ArbiterAnswer,
+    },
+    /// The arbiter told of the candidates for a generation.
+    Standing {
+        /// The generation.
+        asked: u64,
+        /// What it told.
+        answer: StandAnswer,
     },
     /// This host's sign of life is on the shared storage.
     Signed {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use replay::EncodedEpoch;
 use replay::protocol::{
     Action, ArbiterAnswer, Core, DisconnectReason, EndReason, Event, LinkLoss, Message, PeerId,
-    Role,
+    Role, StandAnswer,
 };
 
 use super::{LAG_BYTES_MAX, RAM_BYTES, words};
@@ -28,6 +28,8 @@ pub(super) struct Daemon {
     dialling: bool,
     /// Generations asked for and not answered, in order.
     asked: VecDeque<u64>,
+    /// Generations stood for, and how far, in order.
+    stood: VecDeque<(u64, u64)>,
     /// What the arbiter holds.
     held: u64,
     won: BTreeSet<u64>,
@@ -56,6 +58,7 @@ impl Daemon {
             peers: BTreeSet::new(),
             dialling: false,
             asked: VecDeque::new(),
+            stood: VecDeque::new(),
             held: 0,
             won: BTreeSet::new(),
             cloning: None,
@@ -204,6 +207,23 @@ impl Daemon {
 
     /// The arbiter answers the oldest question.
     fn answer(&mut self, source: &mut Source<'_>) {
+        if let Some((asked, own)) = self.stood.pop_front() {
+            let other = source.any();
+            let answer = match source.below(4) {
+                0 => StandAnswer::Unreachable {
+                    why: "away".to_owned(),
+                },
+                1 => StandAnswer::Heard {
+                    decided: self.held >= asked,
+                    received: vec![own],
+                },
+                _ => StandAnswer::Heard {
+                    decided: self.held >= asked,
+                    received: vec![own, other],
+                },
+            };
+            return self.handle(Event::Standing { asked, answer });
+        }
         let Some(asked) = self.asked.pop_front() else {
             return;
         };
@@ -361,6 +381,13 @@ impl Daemon {
             Action::AskArbiter { generation } => {
                 assert!(generation > 0);
                 self.asked.push_back(generation);
+            }
+            Action::Stand {
+                generation,
+                received,
+            } => {
+                assert!(!self.live && generation > 0);
+                self.stood.push_back((generation, received));
             }
             Action::Halt { .. } => {
                 self.halted = true;

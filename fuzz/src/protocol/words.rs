@@ -90,9 +90,13 @@ pub(super) fn message(source: &mut Source<'_>, near: u64) -> Message {
         }),
         13 => {
             let generation = u64::from(source.u8());
-            match source.below(3) {
-                0 => Message::Keep { generation },
+            let number = generation;
+            let voices = number as u32 % 4;
+            match source.below(5) {
+                0 => Message::Keep { generation, voices },
                 1 => Message::Kept { generation },
+                2 => Message::Quorum { number, voices },
+                3 => Message::QuorumKnown { number },
                 _ => Message::Renewed { generation },
             }
         }

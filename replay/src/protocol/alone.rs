@@ -118,6 +118,7 @@ impl Alone {
             | Event::Verified { .. }
             | Event::Diverged { .. }
             | Event::Arbiter { .. }
+            | Event::Standing { .. }
             | Event::Superseded { .. }
             | Event::HandOver
             | Event::Stop

@@ -3,6 +3,7 @@
 use super::ahead::Ahead;
 use super::alone::Alone;
 use super::ask::{Ask, Verdict};
+use super::canvass::{Canvass, Quorum};
 use super::core::{Shared, State, break_off};
 use super::event::{Action, DisconnectReason, Event, HaltReason, LinkLoss, Note, ProtocolError};
 use super::joining::{Cloning, Joining};
@@ -23,12 +24,15 @@ pub(super) struct Backup {
     pub(super) link: Option<Link>,
     /// The question that decides which side goes on once the primary is lost.
     pub(super) ask: Option<Ask>,
+    /// What must be known of the other backups before.
+    pub(super) canvass: Option<Canvass>,
     /// The generation of the primary.
     generation: Generation,
     /// The primary, as the arbiter knows it.
     bidder: String,
     /// The last generation that the primary may have won without this side having lost.
     kept: Generation,
+    quorum: Quorum,
     won: bool,
     received: Epoch,
     /// The last epoch whose outputs are out, by the primary's word.
@@ -56,6 +60,7 @@ impl Backup {
             generation,
             bidder,
             kept,
+            quorum,
             received,
             mut ahead,
             first: _,
@@ -65,9 +70,11 @@ impl Backup {
         let mut backup = Backup {
             link: Some(link),
             ask: None,
+            canvass: None,
             generation,
             bidder,
             kept,
+            quorum,
             won: false,
             received,
             released: 0,
@@ -108,7 +115,9 @@ impl Backup {
                     Verdict::Lost { by, .. } if by == self.bidder && asked <= self.kept => {
                         shared.learn(asked);
                         self.generation = asked;
-                        self.ask = Some(Ask::new(asked + 1, shared.now));
+                        self.quorum.now = self.quorum.kept;
+                        self.ask = None;
+                        self.stand(shared.now);
                     }
                     Verdict::Won => {
                         self.won = true;
@@ -120,6 +129,14 @@ impl Backup {
                         out.push(Action::DropGuest);
                         return Joining::again(shared);
                     }
+                }
+            }
+            Event::Standing { asked, answer } => {
+                if let Some(canvass) = &mut self.canvass
+                    && canvass.answered(asked, answer, shared, out)
+                {
+                    self.ask = Some(Ask::new(canvass.generation, shared.now));
+                    self.canvass = None;
                 }
             }
             Event::PeerConnected { peer, .. } => out.push(unwanted(peer)),
@@ -139,6 +156,9 @@ impl Backup {
     }
 
     pub(super) fn tick(mut self, shared: &mut Shared, out: &mut Vec<Action>) -> State {
+        if let Some(canvass) = &mut self.canvass {
+            canvass.poll(shared, out);
+        }
         if let Some(ask) = &mut self.ask {
             ask.poll(shared, out);
         }
@@ -152,7 +172,7 @@ impl Backup {
         status.executed = self.executed;
         status.lag_bytes = self.ahead.bytes();
         status.behind_since_ns = self.ahead.since_ns();
-        status.asking_arbiter = self.ask.is_some();
+        status.asking_arbiter = self.ask.is_some() || self.canvass.is_some();
     }
 
     /// Says how far this side is. That is its heartbeat, too.
@@ -187,14 +207,21 @@ impl Backup {
                 link.on_echo(heard);
                 return State::Backup(self);
             }
-            Message::Keep { generation } if generation <= NUMBER_MAX => {
+            Message::Keep { generation, voices } if generation <= NUMBER_MAX => {
                 self.kept = self.kept.max(generation);
+                self.quorum.kept = voices;
                 out.push(send(link, Message::Kept { generation }));
                 return State::Backup(self);
             }
             Message::Renewed { generation } if generation <= self.kept => {
                 self.generation = self.generation.max(generation);
+                self.quorum.now = self.quorum.kept;
                 shared.learn(generation);
+                return State::Backup(self);
+            }
+            Message::Quorum { number, voices } => {
+                self.quorum = Quorum::of(voices);
+                out.push(send(link, Message::QuorumKnown { number }));
                 return State::Backup(self);
             }
             Message::GuestEnded { reason } => {
@@ -208,8 +235,9 @@ impl Backup {
                 return State::Backup(self);
             }
             Message::HandOver => {
-                // All is out, and it lets nothing more out, so its lease need not run out.
+                // All is out, and it lets nothing more out, so its lease need not run out; and all is here.
                 self.released = self.received;
+                self.quorum = Quorum::of(1);
                 let why = DisconnectReason::HandedOver;
                 self.part(why.to_string(), shared.now, shared, out);
                 out.push(Action::Disconnect { peer, why });
@@ -282,7 +310,16 @@ impl Backup {
     fn part(&mut self, why: String, at: u64, shared: &Shared, out: &mut Vec<Action>) {
         if let Some(link) = self.link.take() {
             lose(&link, why, shared, out);
-            self.ask = Some(Ask::new(self.generation + 1, at));
+            self.stand(at);
+        }
+    }
+
+    /// Goes for the next generation, not before `at`. From here on nothing more is received.
+    fn stand(&mut self, at: u64) {
+        let generation = self.generation + 1;
+        match self.quorum.now {
+            0 | 1 => self.ask = Some(Ask::new(generation, at)),
+            voices => self.canvass = Some(Canvass::new(generation, self.received, voices, at)),
         }
     }
 

@@ -225,7 +225,12 @@ impl Core {
         let state = match &self.state {
             State::Starting(starting) => starting.ask.next_tick(),
             State::Joining(Joining::Waiting { at }) => *at,
-            State::Backup(Backup { ask: Some(ask), .. }) => ask.next_tick(),
+            State::Backup(Backup { ask, canvass, .. }) => {
+                let ask = ask.as_ref().map_or(u64::MAX, Ask::next_tick);
+                canvass
+                    .as_ref()
+                    .map_or(ask, |canvass| canvass.next_tick().min(ask))
+            }
             State::Primary(primary) => {
                 let shared = &self.shared;
                 primary.ask_at(shared).min(primary.give_up_at(shared))

@@ -92,6 +92,13 @@ pub enum Event {
         /// The answer.
         answer: ArbiterAnswer,
     },
+    /// What came of [`Action::Stand`]. Every one must be answered, `Unreachable` if need be.
+    Standing {
+        /// The generation that was asked about.
+        asked: Generation,
+        /// The answer.
+        answer: StandAnswer,
+    },
     /// The arbiter holds a later generation than this live copy's: found out without a bid. An
     /// answer to a bid that was given before must have been told before.
     Superseded {
@@ -149,6 +156,23 @@ pub enum ArbiterAnswer {
         generation: Generation,
         /// Who won that.
         by: String,
+    },
+    /// It can't be said.
+    Unreachable {
+        /// Why, for people.
+        why: String,
+    },
+}
+
+/// What is known at the arbiter of the candidates for a generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StandAnswer {
+    /// What is written there.
+    Heard {
+        /// The generation is somebody's already.
+        decided: bool,
+        /// The last epoch that each candidate has received, this side's own among them.
+        received: Vec<Epoch>,
     },
     /// It can't be said.
     Unreachable {
@@ -261,6 +285,15 @@ pub enum Action {
     AskArbiter {
         /// The generation that is asked for.
         generation: Generation,
+    },
+    /// Write to the arbiter that this run of the daemon would take the guest over in `generation`, with all
+    /// epochs up to `received`, which will be no more; and read who else would. An [`Event::Standing`]
+    /// comes back.
+    Stand {
+        /// The generation.
+        generation: Generation,
+        /// The last epoch that this side has.
+        received: Epoch,
     },
     /// Let the guest's vCPU wait: too much log waits for the backup.
     StopGuest,
@@ -456,6 +489,16 @@ pub enum Note {
     ArbiterUnreachable {
         /// Why.
         why: String,
+    },
+    /// Told once.
+    #[error(
+        "waiting for the word of other backups: outputs went out by a quorum, so this one may lack some of the log ({heard} of {voices} have told how far they are)"
+    )]
+    FewVoices {
+        /// How many have.
+        heard: u32,
+        /// How many are needed.
+        voices: u32,
     },
     /// The test-and-set was won.
     #[error("won generation {generation} at the arbiter")]

@@ -13,6 +13,7 @@ use super::ask::Ask;
 use super::core::{Shared, State, break_off};
 use super::event::{Action, DisconnectReason, ProtocolError};
 use super::link::{lose, send};
+use super::member::Member;
 use super::message::{Generation, Message};
 use super::primary::Primary;
 
@@ -29,6 +30,7 @@ impl Primary {
 
     /// Asks the arbiter if there is something to ask, and every member that stays knows that it does.
     pub(super) fn prepare(&mut self, shared: &Shared, out: &mut Vec<Action>) {
+        let copies = self.copies(Member::stays);
         let Some(ask) = &mut self.ask else { return };
         let generation = ask.generation;
         if ask.asked {
@@ -36,7 +38,9 @@ impl Primary {
         }
         let mut all_know = true;
         for member in self.members.iter_mut().filter(|member| member.stays()) {
-            member.keep(generation, out);
+            let of = copies + usize::from(member.acked.is_none());
+            let voices = shared.config.release.voices(of);
+            member.keep(generation, voices, out);
             all_know &= member.knows >= generation;
         }
         if all_know {
@@ -107,6 +111,7 @@ impl Primary {
         {
             out.push(send(link, Message::Renewed { generation }));
         }
+        self.tell_quorum(true, shared, out);
         if self.members.iter().any(|member| member.link.is_none()) {
             self.ask_from(shared.now, shared, out);
         }

@@ -2,6 +2,7 @@
 
 use super::ahead::Ahead;
 use super::backup::Backup;
+use super::canvass::Quorum;
 use super::core::{Shared, State};
 use super::event::ProtocolError;
 use super::event::{Action, ArbiterAnswer, DisconnectReason, Event, HaltReason, Note};
@@ -35,6 +36,7 @@ pub(super) struct Cloning {
     pub(super) bidder: String,
     /// The last generation that the primary may have won without this side having lost.
     pub(super) kept: Generation,
+    pub(super) quorum: Quorum,
     /// The epoch that completes the clone, once the primary has named it.
     pub(super) first: Option<Epoch>,
     /// The last epoch received; `first - 1` before any.
@@ -169,6 +171,7 @@ fn greeted(mut link: Link, message: Message, shared: &mut Shared, out: &mut Vec<
                     generation,
                     bidder,
                     kept: generation,
+                    quorum: Quorum::of(1),
                     first: None,
                     received: 0,
                     ahead: Ahead::default(),
@@ -267,12 +270,18 @@ impl Cloning {
                 self.on_epoch(epoch, first, shared, out)
                     .map_err(DisconnectReason::Protocol)?;
             }
-            (Message::Keep { generation }, Some(_)) if generation <= NUMBER_MAX => {
+            (Message::Keep { generation, voices }, Some(_)) if generation <= NUMBER_MAX => {
                 self.kept = self.kept.max(generation);
+                self.quorum.kept = voices;
                 out.push(send(&self.link, Message::Kept { generation }));
             }
             (Message::Renewed { generation }, Some(_)) if generation <= self.kept => {
                 self.generation = self.generation.max(generation);
+                self.quorum.now = self.quorum.kept;
+            }
+            (Message::Quorum { number, voices }, Some(_)) => {
+                self.quorum = Quorum::of(voices);
+                out.push(send(&self.link, Message::QuorumKnown { number }));
             }
             (Message::GuestEnded { reason }, _) => return Ok(Some(HaltReason::GuestEnded(reason))),
             (Message::Bye { reason }, _) => return Err(DisconnectReason::Left(reason)),

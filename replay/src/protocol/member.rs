@@ -26,6 +26,19 @@ pub(super) struct Member {
     pub(super) knows: Generation,
     /// It is let go with the next generation, though it is there.
     pub(super) given_up: bool,
+    /// How many voices it may take for enough: what it surely knows first, and what it was told since.
+    quorums: Vec<Quorum>,
+    /// And in the generation that it is kept in, if it has heard no later word since; with the last number
+    /// before.
+    kept_quorum: Option<Quorum>,
+}
+
+/// How many voices a member was told are enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Quorum {
+    /// Number of the [`Message::Quorum`].
+    number: u64,
+    voices: u32,
 }
 
 impl Member {
@@ -38,7 +51,48 @@ impl Member {
             kept: generation,
             knows: generation,
             given_up: false,
+            quorums: vec![Quorum {
+                number: 0,
+                voices: 1,
+            }],
+            kept_quorum: None,
         }
+    }
+
+    /// The least number of voices that it may take for enough, its own included.
+    pub(super) fn voices(&self) -> usize {
+        let quorums = self.quorums.iter().chain(&self.kept_quorum);
+        let least = quorums.map(|quorum| quorum.voices).min();
+        least.unwrap_or(1) as usize
+    }
+
+    /// Tells it how many voices are enough from now on, if that was not this side's last word. When it has
+    /// just been kept in a generation (`kept`), it may go by what it was told for then.
+    pub(super) fn tell_quorum(&mut self, voices: u32, kept: bool, out: &mut Vec<Action>) {
+        let (Some(link), Some(last)) = (&self.link, self.quorums.last()) else {
+            return;
+        };
+        if last.voices == voices && !(kept && self.kept_quorum.is_some()) {
+            return;
+        }
+        let number = last.number + 1;
+        out.push(send(link, Message::Quorum { number, voices }));
+        self.quorums.push(Quorum { number, voices });
+    }
+
+    /// It goes by this one.
+    ///
+    /// # Errors
+    /// It was never told it.
+    pub(super) fn on_quorum_known(&mut self, number: u64) -> Result<(), ProtocolError> {
+        let told = |quorum: &Quorum| quorum.number == number;
+        let Some(at) = self.quorums.iter().position(told) else {
+            let name = Message::QuorumKnown { number }.name();
+            return Err(ProtocolError::Unexpected(name));
+        };
+        self.quorums.drain(..at);
+        self.kept_quorum.take_if(|kept| kept.number < number);
+        Ok(())
     }
 
     pub(super) fn is(&self, peer: PeerId) -> bool {
@@ -99,13 +153,18 @@ impl Member {
         Ok(self.acked.replace(ack).is_none())
     }
 
-    /// Tells it that it stays a member when `generation` is won.
-    pub(super) fn keep(&mut self, generation: Generation, out: &mut Vec<Action>) {
+    /// Tells it that it stays a member when `generation` is won, and how many voices are enough then.
+    pub(super) fn keep(&mut self, generation: Generation, voices: u32, out: &mut Vec<Action>) {
         if let Some(link) = &self.link
             && self.kept < generation
         {
-            out.push(send(link, Message::Keep { generation }));
+            out.push(send(link, Message::Keep { generation, voices }));
             self.kept = generation;
+            if let Some(&Quorum { number, .. }) = self.quorums.last()
+                && self.quorums.iter().any(|quorum| quorum.voices != voices)
+            {
+                self.kept_quorum = Some(Quorum { number, voices });
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use crate::entry::{Epoch, Page};
 use crate::protocol::facts::{Facts, RejectReason};
 
 /// Version of the protocol that this build speaks; raised with any change to a message.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// Feature: before its clone begins, a joiner says what RAM it has ([`Message::PageHashes`]).
 pub const FEATURE_PAGE_HASHES: u64 = 1;
@@ -76,6 +76,8 @@ pub enum Message {
     Keep {
         /// The generation.
         generation: Generation,
+        /// As in `Quorum`, from then on.
+        voices: u32,
     },
     /// The backup has heard that it is kept in this generation.
     Kept {
@@ -92,6 +94,20 @@ pub enum Message {
     Frame {
         /// The frame.
         bytes: Vec<u8>,
+    },
+    /// Of so many backups, the receiver among them, the position must be known before the receiver may bid
+    /// for the guest, and be none beyond its own: outputs go out that it has not acknowledged. Answered by
+    /// `QuorumKnown`.
+    Quorum {
+        /// Rises by one with each.
+        number: u64,
+        /// How many; 1 if every output waits for the receiver.
+        voices: u32,
+    },
+    /// The backup goes by this `Quorum`.
+    QuorumKnown {
+        /// Its number.
+        number: u64,
     },
 }
 
@@ -115,6 +131,8 @@ impl Message {
             Message::Kept { .. } => "word that it knows that it is kept",
             Message::Renewed { .. } => "a new generation",
             Message::Frame { .. } => "a frame for the guest",
+            Message::Quorum { .. } => "the size of a quorum",
+            Message::QuorumKnown { .. } => "word that it knows the size of the quorum",
         }
     }
 }
@@ -220,6 +238,29 @@ pub enum Commit {
     Verified,
 }
 
+/// Whose acknowledgement an output waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Release {
+    /// Every backup's. Any one of them can take over when all others are lost.
+    #[default]
+    All,
+    /// That of so many backups that, with the primary, they are more than half of all copies. One that takes
+    /// over must know of as many others that none of them has more of the log.
+    Quorum,
+}
+
+impl Release {
+    /// How many of `backups` must have told their positions, the one included that wants to take over, so
+    /// that one of them has all that was let out: as many as there are, less those whose acknowledgement
+    /// does, and one.
+    pub fn voices(self, backups: usize) -> u32 {
+        match self {
+            Release::All => 1,
+            Release::Quorum => (backups / 2 + 1) as u32,
+        }
+    }
+}
+
 /// Not a [`Commit`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("'{0}' is none of received, executed, verified")]
@@ -234,6 +275,23 @@ impl std::str::FromStr for Commit {
             "executed" => Ok(Commit::Executed),
             "verified" => Ok(Commit::Verified),
             other => Err(UnknownCommit(other.to_owned())),
+        }
+    }
+}
+
+/// Not a [`Release`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("'{0}' is none of all, quorum")]
+pub struct UnknownRelease(String);
+
+impl std::str::FromStr for Release {
+    type Err = UnknownRelease;
+
+    fn from_str(text: &str) -> Result<Release, UnknownRelease> {
+        match text {
+            "all" => Ok(Release::All),
+            "quorum" => Ok(Release::Quorum),
+            other => Err(UnknownRelease(other.to_owned())),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::event::PeerId;
 use super::facts::Facts;
-use super::message::{Commit, Generation};
+use super::message::{Commit, Generation, Release};
 
 /// What a side is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +61,8 @@ pub struct Config {
     pub facts: Facts,
     /// What the primary waits for before it releases outputs; the primary's goes.
     pub commit: Commit,
+    /// Whose acknowledgement the primary waits for; the primary's goes.
+    pub release: Release,
     /// How often either side is heard at least, in milliseconds; the primary's goes.
     pub heartbeat_ms: u32,
     /// After how much silence a side counts as lost, in milliseconds; the primary's goes. At least
@@ -93,6 +95,7 @@ impl Config {
             backups_max: 1,
             facts,
             commit: Commit::Received,
+            release: Release::All,
             heartbeat_ms: 50,
             detect_ms: 300,
             handshake_ms: 3000,

@@ -5,6 +5,7 @@ mod handshake;
 mod hashes;
 mod hostile;
 mod live;
+mod quorum;
 mod replica;
 mod several;
 

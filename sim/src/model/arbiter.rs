@@ -3,7 +3,10 @@
 //! given no sign for some time lets nothing out before another host may start the guest. The times are
 //! shorter than the daemon's, so that worlds meet it more often.
 
-use replay::protocol::{ArbiterAnswer, Event, Generation, Role};
+use std::collections::BTreeMap;
+
+use replay::entry::Epoch;
+use replay::protocol::{ArbiterAnswer, Event, Generation, Release, Role, StandAnswer};
 
 use super::kind::Kind;
 use super::node::Node;
@@ -23,6 +26,8 @@ pub(super) struct Arbiter {
     pub(super) held: Generation,
     /// The run of the daemon that won it.
     pub(super) by: u64,
+    /// How far those are that would take a generation, by the runs of their daemons.
+    candidates: BTreeMap<(Generation, u64), Epoch>,
     /// What it held before.
     before: (Generation, u64),
     /// When who won it showed a sign of life.
@@ -110,6 +115,69 @@ impl World {
         }
     }
 
+    /// A daemon's candidacy sets out.
+    pub(super) fn send_candidacy(&mut self, node: usize, asked: Generation, received: Epoch) {
+        let run = self.nodes[node].run;
+        let at = self.now + self.arbiter_delay(20 * MS);
+        self.say(|| format!("host{node} would take generation {asked}, with epoch {received}"));
+        self.at(
+            at,
+            Step::Stand {
+                node,
+                run,
+                asked,
+                received,
+            },
+        );
+    }
+
+    /// A candidacy arrives: it is written down, and what is there is read. Others that have just been written
+    /// may be missed.
+    pub(super) fn stand(&mut self, node: usize, run: u64, asked: Generation, received: Epoch) {
+        let away = self.is_arbiter_away(node);
+        let at = self.now + self.arbiter_delay(50 * MS);
+        let answer = if away || self.chance(Kind::AnswerLost, 10) {
+            if !away {
+                self.arbiter.candidates.insert((asked, run), received);
+            }
+            let why = "it is away, or its answer was lost".to_owned();
+            StandAnswer::Unreachable { why }
+        } else {
+            self.arbiter.candidates.insert((asked, run), received);
+            let all = self
+                .arbiter
+                .candidates
+                .range((asked, 0)..=(asked, u64::MAX));
+            let all: Vec<_> = all.map(|(&(_, by), &epoch)| (by, epoch)).collect();
+            let seen = all
+                .into_iter()
+                .filter(|(by, _)| *by == run || !self.one_in(4));
+            let received = seen.map(|(_, epoch)| epoch).collect();
+            let decided = self.arbiter.held >= asked;
+            StandAnswer::Heard { decided, received }
+        };
+        self.at(
+            at,
+            Step::Stood {
+                node,
+                run,
+                asked,
+                answer,
+            },
+        );
+    }
+
+    /// A backup that has won a generation takes the guest over.
+    pub(super) fn count_candidates(&mut self, generation: Generation) {
+        let all = self
+            .arbiter
+            .candidates
+            .range((generation, 0)..=(generation, u64::MAX));
+        let epochs: Vec<Epoch> = all.map(|(_, &epoch)| epoch).collect();
+        self.stats.by_quorum += u64::from(epochs.len() > 1);
+        self.stats.by_quorum_unequal += u64::from(epochs.iter().any(|epoch| *epoch != epochs[0]));
+    }
+
     /// A host looks for a later generation than its own, and hears of it in time or not. If there is
     /// none, and the guest is live here, it gives a sign of life.
     pub(super) fn look(&mut self, node: usize, run: u64) -> Checked {
@@ -182,7 +250,11 @@ impl World {
             let hopes = node.up && (status.role == Role::Starting || status.link.is_some());
             let alone = status.role == Role::Alone
                 || (status.role == Role::Primary && status.asking_arbiter);
-            let copy = node.guest.is_some() && !(silent && alone);
+            // One that hears of too few others to take over keeps nobody from starting the guest anew.
+            let waits = status.role == Role::Backup
+                && status.link.is_none()
+                && self.plan.release == Release::Quorum;
+            let copy = node.guest.is_some() && !(silent && (alone || waits));
             !copy && !hopes && node.writes_until < self.now
         };
         self.arbiter.held > 0 && self.nodes.iter().all(idle)

@@ -23,6 +23,7 @@ impl World {
         let run = self.serial;
         let mut config = node::config(start, node);
         config.commit = self.plan.commit;
+        config.release = self.plan.release;
         config.backups_max = self.plan.backups;
         config.bidder = run.to_string();
         // Less than a world has to settle: an epoch that is lost right before the guest stands still for a
@@ -169,6 +170,10 @@ impl World {
             Action::DeliverEpoch(epoch) => self.deliver_epoch(node, &epoch)?,
             Action::DropGuest => self.drop_guest(node)?,
             Action::AskArbiter { generation } => self.send_question(node, generation),
+            Action::Stand {
+                generation,
+                received,
+            } => self.send_candidacy(node, generation, received),
             Action::StopGuest => {
                 self.stats.stopped_guests += 1;
                 self.live_guest(node)?.stopped = true;

@@ -75,6 +75,7 @@ impl World {
     ) -> Checked {
         self.check_out(node, released)?;
         self.stats.takeovers += 1;
+        self.count_candidates(generation);
         let run = self.nodes[node].run;
         let host_ns = self.nodes[node].clock.show(self.now);
         let Some(guest) = &mut self.nodes[node].guest else {

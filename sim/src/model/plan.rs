@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use replay::protocol::Commit;
+use replay::protocol::{Commit, Release};
 
 use super::kind::Kind;
 use super::random::Random;
@@ -55,6 +55,7 @@ pub(crate) struct Plan {
     /// Most backups at a time.
     pub(crate) backups: u32,
     pub(crate) commit: Commit,
+    pub(crate) release: Release,
     pub(crate) small_buffers: bool,
     pub(crate) delay_max: u64,
     /// The hosts' clocks: thousandths of true time, and what they show at the start.
@@ -151,12 +152,14 @@ impl Plan {
                 at += random.between(MS, gap);
             }
         }
+        let release = random.pick(&[Release::All, Release::Quorum]);
         Plan {
             seed,
             mode,
             hosts,
             backups,
             commit,
+            release,
             small_buffers,
             delay_max,
             clocks,

@@ -31,6 +31,10 @@ pub(crate) struct Stats {
     pub(crate) ruled_out: u64,
     /// Worlds that ended with more than one backup.
     pub(crate) ended_with_more: u64,
+    /// Takeovers by a backup that had asked around.
+    pub(crate) by_quorum: u64,
+    /// Of these, those in which the candidates were not equally far.
+    pub(crate) by_quorum_unequal: u64,
     /// Joiners that said what was left of an earlier copy.
     pub(crate) told: u64,
     pub(crate) superseded: u64,
@@ -48,7 +52,7 @@ impl Stats {
     }
 
     /// Everything but the faults, by name.
-    pub(crate) fn counts(&self) -> [(&'static str, u64); 23] {
+    pub(crate) fn counts(&self) -> [(&'static str, u64); 25] {
         [
             ("steps", self.steps),
             ("ended_protected", self.ended_protected),
@@ -70,6 +74,8 @@ impl Stats {
             ("slow_backup_given_up", self.given_up),
             ("ruled_out_beside_others", self.ruled_out),
             ("ended_with_more_backups", self.ended_with_more),
+            ("takeovers_by_quorum", self.by_quorum),
+            ("takeovers_by_quorum_unequal", self.by_quorum_unequal),
             ("joined_with_ram", self.told),
             ("superseded", self.superseded),
             ("silent_for_too_long", self.lapsed),
@@ -99,6 +105,8 @@ impl Stats {
             given_up,
             ruled_out,
             ended_with_more,
+            by_quorum,
+            by_quorum_unequal,
             told,
             superseded,
             lapsed,
@@ -125,6 +133,8 @@ impl Stats {
         self.given_up += given_up;
         self.ruled_out += ruled_out;
         self.ended_with_more += ended_with_more;
+        self.by_quorum += by_quorum;
+        self.by_quorum_unequal += by_quorum_unequal;
         self.told += told;
         self.superseded += superseded;
         self.lapsed += lapsed;

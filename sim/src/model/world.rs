@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use replay::protocol::{ArbiterAnswer, Core, Event, Generation, PeerId, Start};
+use replay::entry::Epoch;
+use replay::protocol::{ArbiterAnswer, Core, Event, Generation, PeerId, StandAnswer, Start};
 
 use super::arbiter::Arbiter;
 use super::disk::{Disk, Write};
@@ -45,6 +46,18 @@ pub(super) enum Step {
         run: u64,
         asked: Generation,
         answer: ArbiterAnswer,
+    },
+    Stand {
+        node: usize,
+        run: u64,
+        asked: Generation,
+        received: Epoch,
+    },
+    Stood {
+        node: usize,
+        run: u64,
+        asked: Generation,
+        answer: StandAnswer,
     },
     Execute {
         node: usize,
@@ -249,6 +262,22 @@ impl World {
             } => {
                 if self.is(node, run) {
                     return self.feed(node, Event::Arbiter { asked, answer });
+                }
+            }
+            Step::Stand {
+                node,
+                run,
+                asked,
+                received,
+            } => self.stand(node, run, asked, received),
+            Step::Stood {
+                node,
+                run,
+                asked,
+                answer,
+            } => {
+                if self.is(node, run) {
+                    return self.feed(node, Event::Standing { asked, answer });
                 }
             }
             Step::Execute { node, serial } => return self.execute(node, serial),

@@ -19,7 +19,7 @@ const fn edit(file: &'static str, from: &'static str, to: &'static str) -> Edit 
     Edit { file, from, to }
 }
 
-pub(super) const REMOVALS: [Removal; 17] = [
+pub(super) const REMOVALS: [Removal; 20] = [
     Removal {
         name: "core: output rule",
         what: "outputs go out when their epoch is closed, acknowledged or not",
@@ -112,11 +112,38 @@ pub(super) const REMOVALS: [Removal; 17] = [
     },
     Removal {
         name: "core: all backups",
-        what: "outputs go out when one of the backups has acknowledged them",
+        what: "outputs go out when one of the backups has acknowledged them, whoever may take over",
         edits: &[edit(
             "primary.rs",
-            "least.min(committed)",
-            "least.max(committed)",
+            "newer.filter(|through| is_safe(*through)).max()",
+            "newer.max()",
+        )],
+    },
+    Removal {
+        name: "core: voices",
+        what: "a backup that outputs did not wait for bids without asking around",
+        edits: &[edit(
+            "canvass.rs",
+            "if behind.count() >= self.voices as usize {",
+            "if behind.count() > 0 {",
+        )],
+    },
+    Removal {
+        name: "core: who has more of the log",
+        what: "a backup bids though another one has more of the log",
+        edits: &[edit(
+            "canvass.rs",
+            "|&&other| other <= self.received",
+            "|_| true",
+        )],
+    },
+    Removal {
+        name: "core: voices that are known",
+        what: "a backup that was told how many voices are enough counts as knowing it",
+        edits: &[edit(
+            "member.rs",
+            "let least = quorums.map(|quorum| quorum.voices).min();",
+            "let least = quorums.map(|quorum| quorum.voices).max();",
         )],
     },
     Removal {

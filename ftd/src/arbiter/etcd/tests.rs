@@ -116,6 +116,15 @@ fn signs_are_read_back_and_old_ones_go() {
 }
 
 #[test]
+fn candidates_know_each_other() {
+    let etcd = Fake::start();
+    let (mut east, mut west) = (arbiter(&etcd.name(), "east"), arbiter(&etcd.name(), "west"));
+    east.test_and_set(1).unwrap();
+    crate::arbiter::candidate::tests::know_each_other(&mut east, &mut west);
+    assert_eq!(etcd.keys(), 3, "two decisions, one candidate");
+}
+
+#[test]
 fn data_that_were_lost_are_noticed() {
     let etcd = Fake::start();
     let mut east = arbiter(&etcd.name(), "east");

@@ -63,6 +63,14 @@ fn one_wins_and_asking_again_changes_nothing() {
 }
 
 #[test]
+fn candidates_know_each_other() {
+    let Some((_dir, path)) = area() else { return };
+    let (mut east, mut west) = (open(&path, "east", 0), open(&path, "west", 7));
+    east.test_and_set(1).unwrap();
+    crate::arbiter::candidate::tests::know_each_other(&mut east, &mut west);
+}
+
+#[test]
 fn an_old_generation_is_remembered_for_a_while_and_then_refused() {
     let Some((_dir, path)) = area() else { return };
     let mut east = open(&path, "east", 0);
@@ -184,7 +192,7 @@ fn formatting_refuses_what_is_not_empty() {
     let fresh = dir.path().join("fresh");
     let file = fs::File::create(&fresh).unwrap();
     file.set_len(AREA_BYTES - 4096).unwrap();
-    assert!(refused(format(&fresh, "vm", false)).contains("shared storage needs 1114112"));
+    assert!(refused(format(&fresh, "vm", false)).contains("shared storage needs 1179648"));
     let unformatted = RegionArbiter::open(&fresh, "vm", "east", slot(0));
     assert!(refused(unformatted).contains("run 'ftd format-shared"));
     file.set_len(8 << 20).unwrap();

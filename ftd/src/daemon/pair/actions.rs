@@ -84,6 +84,10 @@ impl Pair {
                 self.holding.asks(generation);
                 self.asker.ask(generation);
             }
+            Action::Stand {
+                generation,
+                received,
+            } => self.asker.stand(generation, received),
             Action::StopGuest => self.outbox.hold(true),
             Action::ResumeGuest => self.outbox.hold(false),
             Action::Halt { why } => {

@@ -27,6 +27,9 @@ impl Pair {
                 self.journal
                     .event("arbiter_won", json!({"generation": generation, "ms": ms}));
             }
+            Note::FewVoices { heard, voices } => self
+                .journal
+                .event("few_voices", json!({"heard": heard, "voices": voices})),
             Note::Protected { host } => {
                 let clone_ms = self.join_started_at.take().map(since_ms);
                 let held_ms = self.held_since.take().map(since_ms);

@@ -55,6 +55,9 @@ impl Pair {
                 Outgoing::Arbiter { asked, answer } => {
                     self.tell(Event::Arbiter { asked, answer })?;
                 }
+                Outgoing::Standing { asked, answer } => {
+                    self.tell(Event::Standing { asked, answer })?;
+                }
                 Outgoing::Signed { begun_ns, may_pass } => self.signed(begun_ns, may_pass)?,
                 Outgoing::Superseded { generation } => {
                     self.tell(Event::Superseded { generation })?;

@@ -7,7 +7,7 @@ use replay::EpochPolicy;
 use replay::protocol::{ArbiterAnswer, Facts, Start};
 
 use super::*;
-use crate::arbiter::{ArbiterError, Sign, Verdict};
+use crate::arbiter::{ArbiterError, Sign, Standing, Verdict};
 use crate::setup::DisksAre;
 
 /// Says nothing: the tests answer themselves.
@@ -15,6 +15,10 @@ struct Mute;
 
 impl Arbiter for Mute {
     fn test_and_set(&mut self, generation: u64) -> Result<Verdict, ArbiterError> {
+        Err(ArbiterError::TimedOut { generation, ms: 0 })
+    }
+
+    fn stand(&mut self, generation: u64, _received: u64) -> Result<Standing, ArbiterError> {
         Err(ArbiterError::TimedOut { generation, ms: 0 })
     }
 

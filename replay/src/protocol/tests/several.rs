@@ -2,22 +2,32 @@
 
 use super::*;
 
-const SECOND: PeerId = PeerId(2);
+pub(super) const SECOND: PeerId = PeerId(2);
 
 impl Side {
-    fn hears(&mut self, peer: PeerId, message: Message) -> Vec<Action> {
+    pub(super) fn hears(&mut self, peer: PeerId, message: Message) -> Vec<Action> {
         self.on(Event::Message { peer, message })
     }
 
-    fn loses(&mut self, peer: PeerId) -> Vec<Action> {
+    pub(super) fn loses(&mut self, peer: PeerId) -> Vec<Action> {
         let why = LinkLoss::Closed;
         self.on(Event::PeerDisconnected { peer, why })
     }
 
     /// A primary of generation 4 with two backups, that have both acknowledged epoch 2.
     fn with_two() -> Side {
+        let mut side = Side::of_two(Release::All);
+        let actions = side.hears(SECOND, ack(2, 2));
+        assert_eq!(actions, [Action::ReleaseOutputs { through: 2 }]);
+        assert_eq!(side.core.status().backups.len(), 2);
+        side
+    }
+
+    /// The same before the second has said anything.
+    pub(super) fn of_two(release: Release) -> Side {
         let mut config = Config::new(Start::Primary { generation: 3 }, "here", facts());
         config.backups_max = 2;
+        config.release = release;
         let core = Core::new(config, 0);
         let mut side = Side { core, now_ms: 0 };
         side.on(Event::Tick);
@@ -34,15 +44,15 @@ impl Side {
             side.on(Event::EpochClosed(epoch(first, true)));
             side.hears(PEER, ack(first, first));
         }
-        let actions = side.hears(SECOND, ack(2, 2));
-        assert_eq!(actions, [Action::ReleaseOutputs { through: 2 }]);
-        assert_eq!(side.core.status().backups.len(), 2);
         side
     }
 }
 
 fn keep(peer: PeerId, generation: Generation) -> Action {
-    let message = Message::Keep { generation };
+    let message = Message::Keep {
+        generation,
+        voices: 1,
+    };
     Action::Send { peer, message }
 }
 
@@ -51,7 +61,7 @@ fn renewed(peer: PeerId, generation: Generation) -> Action {
     Action::Send { peer, message }
 }
 
-fn ask(generation: Generation) -> Action {
+pub(super) fn ask(generation: Generation) -> Action {
     Action::AskArbiter { generation }
 }
 
@@ -255,7 +265,13 @@ fn a_backup_that_is_kept_asks_for_the_next_generation_and_no_other_does() {
         peer: PEER,
         message,
     };
-    assert_eq!(side.says(Message::Keep { generation: 5 }), [say]);
+    assert_eq!(
+        side.says(Message::Keep {
+            generation: 5,
+            voices: 1
+        }),
+        [say]
+    );
     assert_eq!(side.closed(), [ask(5)]);
     let mut other = side.core.clone();
     assert_eq!(side.answer(5, won_by("west-1")), [ask(6)]);
@@ -274,7 +290,10 @@ fn a_backup_that_is_kept_asks_for_the_next_generation_and_no_other_does() {
     assert_eq!(side.answer(5, won_by("west-1")), [Action::DropGuest]);
     // One that was told what came of it need not ask.
     let mut side = Side::backup();
-    side.says(Message::Keep { generation: 5 });
+    side.says(Message::Keep {
+        generation: 5,
+        voices: 1,
+    });
     side.says(Message::Renewed { generation: 5 });
     assert_eq!(side.closed(), [ask(6)]);
     let live = Action::GoLive {

@@ -86,6 +86,11 @@ fn real_etcd_decides_once_and_remembers_over_its_own_death() {
         return;
     };
     let (mut east, mut west) = (arbiter(&etcd.name(), "east"), arbiter(&etcd.name(), "west"));
+    let mut candidates =
+        ["south", "north"].map(|host| EtcdArbiter::open(&etcd.name(), "of-three", host).unwrap());
+    let [south, north] = &mut candidates;
+    south.test_and_set(1).unwrap();
+    crate::arbiter::candidate::tests::know_each_other(south, north);
     let bids: Vec<Verdict> = std::thread::scope(|scope| {
         let threads = [&mut east, &mut west].map(|bidder| scope.spawn(|| bidder.test_and_set(1)));
         threads
