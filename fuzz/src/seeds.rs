@@ -105,11 +105,13 @@ fn arbiter() -> Vec<Seed> {
     let mut sealed = vec![1, checked.len() as u8];
     sealed.extend_from_slice(checked);
     sealed.extend_from_slice(&sector(5)[24..90]);
-    let bid = [&[3, 1][..], &[0; 60]].concat();
+    let candidate = [&[3][..], &7u64.to_le_bytes(), &9u64.to_le_bytes()].concat();
+    let bid = [&[4, 1][..], &[0; 60]].concat();
     named([
         ("raw", raw),
         ("sealed", sealed),
         ("header", b"\x02\x02vm".to_vec()),
+        ("candidate", candidate),
         ("bid", bid),
     ])
 }

@@ -241,6 +241,14 @@ impl World {
         self.feed(node, Event::Lapsed)
     }
 
+    /// Whether a host has a copy of the guest that it may never take over with, since it hears of too few others: it
+    /// keeps nobody from starting the guest anew.
+    pub(super) fn may_wait_in_vain(&self, node: &Node) -> bool {
+        let status = node.core.status();
+        let lost = status.role == Role::Backup && status.link.is_none();
+        lost && self.plan.release == Release::Quorum
+    }
+
     /// Whether nobody has the guest, or may come to have it: what a daemon waits for before it bids for
     /// the start of a guest. A live copy that is silent for too long counts as none.
     pub(super) fn is_vacant(&self) -> bool {
@@ -250,11 +258,7 @@ impl World {
             let hopes = node.up && (status.role == Role::Starting || status.link.is_some());
             let alone = status.role == Role::Alone
                 || (status.role == Role::Primary && status.asking_arbiter);
-            // One that hears of too few others to take over keeps nobody from starting the guest anew.
-            let waits = status.role == Role::Backup
-                && status.link.is_none()
-                && self.plan.release == Release::Quorum;
-            let copy = node.guest.is_some() && !(silent && (alone || waits));
+            let copy = node.guest.is_some() && !(silent && (alone || self.may_wait_in_vain(node)));
             !copy && !hopes && node.writes_until < self.now
         };
         self.arbiter.held > 0 && self.nodes.iter().all(idle)

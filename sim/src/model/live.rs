@@ -16,7 +16,7 @@ impl World {
         if self.nodes[node].guest.is_none() {
             if let Some(out) = self.out.take() {
                 let whole = |other: &usize| match self.nodes[*other].core.role() {
-                    Role::Backup => true,
+                    Role::Backup => !self.may_wait_in_vain(&self.nodes[*other]),
                     // One that waits for the arbiter lets nothing out, and will lose.
                     Role::Primary => !self.nodes[*other].core.status().asking_arbiter,
                     Role::Alone => !self.is_silent(*other),
