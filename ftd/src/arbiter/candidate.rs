@@ -1,7 +1,7 @@
 //! Candidates: backups that would take the guest over, and say how far they got.
 //!
 //! Where outputs wait for a quorum of the backups only, one that bids must know that it lacks nothing of what was let
-//! out (`replay/src/protocol/canvass.rs`). So before it bids it writes here which epoch it received last, and
+//! out (`replay/src/protocol/canvass.rs`). So before it bids it writes here which epoch it through last, and
 //! reads what the others have written. A candidacy is never taken back or raised: whoever writes one has lost
 //! its primary, and receives nothing more as this candidate.
 
@@ -18,9 +18,9 @@ pub(super) const FILE_BYTES_MAX: usize = FILE_MAGIC.len() + 22;
 pub struct Standing {
     /// The generation is decided already.
     pub decided: bool,
-    /// The last epoch that each candidate has received, in no order. One that is just being written may be
+    /// The last epoch that each candidate has through, in no order. One that is just being written may be
     /// missing.
-    pub received: Vec<u64>,
+    pub through: Vec<u64>,
 }
 
 /// A host's candidacy as a sector of a shared device.
@@ -28,8 +28,8 @@ pub struct Standing {
 pub struct Candidate {
     /// The generation that it would take.
     pub generation: u64,
-    /// The last epoch that it received.
-    pub received: u64,
+    /// The last epoch that it through.
+    pub through: u64,
 }
 
 impl Candidate {
@@ -38,7 +38,7 @@ impl Candidate {
         let mut writer = Writer::new(SECTOR_MAGIC);
         writer.put(area_id);
         writer.put(&self.generation.to_le_bytes());
-        writer.put(&self.received.to_le_bytes());
+        writer.put(&self.through.to_le_bytes());
         writer.finish()
     }
 
@@ -47,23 +47,23 @@ impl Candidate {
         let mut reader = Reader::new(SECTOR_MAGIC, sector)?;
         let ours = reader.take::<16>()? == *area_id;
         let generation = u64::from_le_bytes(reader.take()?);
-        let received = u64::from_le_bytes(reader.take()?);
+        let through = u64::from_le_bytes(reader.take()?);
         ours.then_some(Candidate {
             generation,
-            received,
+            through,
         })
     }
 }
 
 /// The text of a file.
-pub(super) fn text(received: u64) -> String {
-    format!("{FILE_MAGIC}\n{received}\n")
+pub(super) fn text(through: u64) -> String {
+    format!("{FILE_MAGIC}\n{through}\n")
 }
 
 /// The epoch in a file's text; `None` if ftd can't have written it.
 pub(super) fn parse(text: &str) -> Option<u64> {
     match text.split('\n').collect::<Vec<_>>()[..] {
-        [FILE_MAGIC, received, ""] => received.parse().ok(),
+        [FILE_MAGIC, through, ""] => through.parse().ok(),
         _ => None,
     }
 }
@@ -77,7 +77,7 @@ pub(super) mod tests {
     fn a_sector_is_read_back_and_a_damaged_or_foreign_one_is_not() {
         let candidate = Candidate {
             generation: 7,
-            received: u64::MAX,
+            through: u64::MAX,
         };
         let sector = candidate.encode(&[3; 16]);
         assert_eq!(Candidate::decode(&[3; 16], &sector), Some(candidate));
@@ -101,13 +101,13 @@ pub(super) mod tests {
 
     /// What every arbiter promises.
     pub(in crate::arbiter) fn know_each_other(east: &mut dyn Arbiter, west: &mut dyn Arbiter) {
-        let heard = |decided, received: &[u64]| Standing {
+        let heard = |decided, through: &[u64]| Standing {
             decided,
-            received: received.to_vec(),
+            through: through.to_vec(),
         };
-        let stand = |who: &mut dyn Arbiter, received| {
-            let mut standing = who.stand(2, received).unwrap();
-            standing.received.sort_unstable();
+        let stand = |who: &mut dyn Arbiter, through| {
+            let mut standing = who.stand(2, through).unwrap();
+            standing.through.sort_unstable();
             standing
         };
         assert_eq!(stand(east, 12), heard(false, &[12]));

@@ -13,6 +13,7 @@
 //!
 //! A bidder that dies in between leaves a file beginning with a dot behind, which nobody reads.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -78,7 +79,8 @@ impl DirectoryArbiter {
     /// The candidates for a generation. Those for earlier ones, which are decided, are removed.
     fn candidates(&self, generation: u64) -> Result<Vec<u64>, ArbiterError> {
         let failed = || ArbiterError::io("list", &self.directory);
-        let mut received = Vec::new();
+        // A directory that is being written to may list a name twice.
+        let mut through = BTreeMap::new();
         for entry in fs::read_dir(&self.directory).map_err(failed())? {
             let entry = entry.map_err(failed())?;
             let name = entry.file_name();
@@ -88,13 +90,14 @@ impl DirectoryArbiter {
                 .and_then(|(number, _)| number.parse().ok());
             match of {
                 Some(of) if of == generation => {
-                    let mut text = String::new();
+                    let mut text = Vec::new();
                     let read = File::open(entry.path()).and_then(|file| {
                         let limit = candidate::FILE_BYTES_MAX as u64;
-                        file.take(limit).read_to_string(&mut text)
+                        file.take(limit).read_to_end(&mut text)
                     });
                     read.map_err(ArbiterError::io("read", entry.path()))?;
-                    received.extend(candidate::parse(&text));
+                    let text = String::from_utf8(text).unwrap_or_default();
+                    through.extend(candidate::parse(&text).map(|epoch| (name, epoch)));
                 }
                 Some(of) if of < generation => {
                     let _ = fs::remove_file(entry.path());
@@ -102,7 +105,7 @@ impl DirectoryArbiter {
                 _ => {}
             }
         }
-        Ok(received)
+        Ok(through.into_values().collect())
     }
 
     /// Those of earlier winners, of which none is needed.
@@ -214,17 +217,21 @@ impl Arbiter for DirectoryArbiter {
         })
     }
 
-    fn stand(&mut self, generation: u64, received: u64) -> Result<Standing, ArbiterError> {
+    fn stand(&mut self, generation: u64, through: u64) -> Result<Standing, ArbiterError> {
         let name = self.candidate_name(generation, &encode(&self.host_id));
         let path = self.directory.join(name);
-        let written = self.write_aside(generation, &candidate::text(received))?;
-        fs::rename(&written, &path).map_err(ArbiterError::io("write", &path))?;
+        // What it says is final: once there, it need not be written again.
+        if !path.exists() {
+            let written = self.write_aside(generation, &candidate::text(through))?;
+            if let Err(error) = fs::rename(&written, &path) {
+                let _ = fs::remove_file(&written);
+                return Err(ArbiterError::io("write", path)(error));
+            }
+        }
+        let through = self.candidates(generation)?;
+        let decided = self.is_superseded(generation.saturating_sub(1))?;
         self.sync()?;
-        let received = self.candidates(generation)?;
-        Ok(Standing {
-            decided: self.is_superseded(generation.saturating_sub(1))?,
-            received,
-        })
+        Ok(Standing { decided, through })
     }
 
     fn is_superseded(&mut self, generation: u64) -> Result<bool, ArbiterError> {

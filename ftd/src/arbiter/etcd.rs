@@ -174,7 +174,7 @@ impl Arbiter for EtcdArbiter {
             .map_or(Ok(0), |found| self.number_of(&found.key))
     }
 
-    fn stand(&mut self, generation: u64, received: u64) -> Result<Standing, ArbiterError> {
+    fn stand(&mut self, generation: u64, through: u64) -> Result<Standing, ArbiterError> {
         let before = generation.saturating_sub(1);
         let (all, end) = (
             self.candidates(generation),
@@ -183,7 +183,7 @@ impl Arbiter for EtcdArbiter {
         let key = format!("{all}{}", encode(&self.host_id));
         let (all64, end64) = (base64(&all), base64(&end));
         let (_, found) = self.transact(&json!({ "success": [
-            { "request_put": { "key": base64(&key), "value": base64(&received.to_string()) } },
+            { "request_put": { "key": base64(&key), "value": base64(&through.to_string()) } },
             // Those for earlier generations, which are decided.
             { "request_delete_range": { "key": base64(&self.candidates(0)), "range_end": all64 } },
             { "request_range": { "key": all64, "range_end": end64 } },
@@ -195,7 +195,7 @@ impl Arbiter for EtcdArbiter {
         let number = |found: &Found| std::str::from_utf8(&found.value).ok()?.parse().ok();
         Ok(Standing {
             decided: !decisions.is_empty(),
-            received: candidates.iter().filter_map(number).collect(),
+            through: candidates.iter().filter_map(number).collect(),
         })
     }
 

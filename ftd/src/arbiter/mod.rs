@@ -63,12 +63,12 @@ pub trait Arbiter: Send {
     /// [`ArbiterError`]. The generation stays open: this host may turn out to have won it.
     fn test_and_set(&mut self, generation: u64) -> Result<Verdict, ArbiterError>;
 
-    /// Writes that this host would take `generation`, with the log up to the epoch `received`, and reads who else
+    /// Writes that this host would take `generation`, having acknowledged the log up to the epoch `through`, and reads who else
     /// would. To be called again with the same epoch, until the generation is decided; those before it are.
     ///
     /// # Errors
     /// [`ArbiterError`] if the storage can't be written and read. What was to be written may be there.
-    fn stand(&mut self, generation: u64, received: u64) -> Result<Standing, ArbiterError>;
+    fn stand(&mut self, generation: u64, through: u64) -> Result<Standing, ArbiterError>;
 
     /// The highest generation that is known to be decided, 0 if none is. A generation that is being
     /// decided now may be missing, so this is where to start asking, not an answer.

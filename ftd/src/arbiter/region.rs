@@ -215,12 +215,12 @@ impl Arbiter for RegionArbiter {
         }
     }
 
-    fn stand(&mut self, generation: u64, received: u64) -> Result<Standing, ArbiterError> {
+    fn stand(&mut self, generation: u64, through: u64) -> Result<Standing, ArbiterError> {
         self.check_header()?;
         let area_id = &self.header.area_id;
         let own = Candidate {
             generation,
-            received,
+            through,
         };
         let offset = candidate_offset(self.slot.index());
         self.device.write(offset, &own.encode(area_id))?;
@@ -231,10 +231,17 @@ impl Arbiter for RegionArbiter {
             .chunks_exact(SECTOR_BYTES)
             .filter_map(|sector| Candidate::decode(area_id, sector))
             .filter(|candidate| candidate.generation == generation);
-        let received = candidates.map(|candidate| candidate.received).collect();
+        let through = candidates.map(|candidate| candidate.through).collect();
+        // Nor is it open when a value was proposed whose bidder could not publish what became of it: whoever bids
+        // after that bids for the same value.
+        let row = self.read_row(generation)?;
+        let settled = |record: &Record| {
+            let block = &record.block;
+            block.generation > generation || (block.generation == generation && block.inp.is_some())
+        };
         Ok(Standing {
-            decided: self.is_superseded(generation.saturating_sub(1))?,
-            received,
+            decided: row.records.iter().flatten().any(settled),
+            through,
         })
     }
 

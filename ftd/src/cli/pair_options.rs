@@ -40,9 +40,9 @@ pub struct PairArgs {
           value_parser = clap::value_parser!(u32).range(1..=7))]
     pub backups: u32,
     /// How many of the backups must have done so: all, or a quorum: so many that with the primary they are more than
-    /// half of all copies. Then no lost or slow backup holds an output up; but when the primary and so
-    /// many backups are lost at once that no quorum is left, none of the others takes over. The primary's word
-    /// counts.
+    /// half of all copies. Then an output waits for no lost backup and for no late acknowledgement; but when the
+    /// primary and so many backups are lost at once that no quorum is left, none of the others takes over. The
+    /// primary's word counts.
     #[arg(long, value_name = "all|quorum", default_value = "all")]
     pub release: Release,
     /// What the backup must have done with the log before an output that depends on it leaves: received it

@@ -18,7 +18,7 @@ use crate::outside::outbox::{Outbox, Outgoing};
 enum Task {
     /// Bid for a generation.
     Ask(u64),
-    /// Write that this host would take a generation, with the log up to an epoch, and read who else would.
+    /// Write that this host would take a generation, and has acknowledged the log up to an epoch, and read who else would.
     Stand(u64, u64),
     /// This host has the guest: say so from now on, at once and every [`SIGN_EVERY`]. (Or, of a
     /// sign that says that it has ended, once.)
@@ -71,10 +71,10 @@ impl Asker {
         self.tell(Task::Ask(generation));
     }
 
-    /// Stands for `generation` with the log up to the epoch `received`; what is known of the candidates comes as
+    /// Stands for `generation` having acknowledged the log up to the epoch `through`; what is known of the candidates comes as
     /// [`Outgoing::Standing`].
-    pub fn stand(&self, generation: u64, received: u64) {
-        self.tell(Task::Stand(generation, received));
+    pub fn stand(&self, generation: u64, through: u64) {
+        self.tell(Task::Stand(generation, through));
     }
 
     /// Signs with this from now on ([`Outgoing::Signed`] follows each time), and looks whether the
@@ -137,11 +137,11 @@ impl Worker {
                         answer,
                     });
                 }
-                Ok(Task::Stand(asked, received)) => {
-                    let answer = match self.arbiter.stand(asked, received) {
+                Ok(Task::Stand(asked, through)) => {
+                    let answer = match self.arbiter.stand(asked, through) {
                         Ok(standing) => StandAnswer::Heard {
                             decided: standing.decided,
-                            received: standing.received,
+                            through: standing.through,
                         },
                         Err(error) => StandAnswer::Unreachable { why: chain(&error) },
                     };
@@ -264,12 +264,12 @@ mod tests {
             self.answers.pop_front().unwrap()
         }
 
-        fn stand(&mut self, generation: u64, received: u64) -> Result<Standing, ArbiterError> {
+        fn stand(&mut self, generation: u64, through: u64) -> Result<Standing, ArbiterError> {
             match generation {
                 4 => Err(superseded()),
                 _ => Ok(Standing {
                     decided: false,
-                    received: vec![received, 5],
+                    through: vec![through, 5],
                 }),
             }
         }
@@ -384,7 +384,7 @@ mod tests {
         assert!(matches!(&told[0], Outgoing::Standing { asked: 4, answer } if away(answer)));
         let heard = StandAnswer::Heard {
             decided: false,
-            received: vec![9, 5],
+            through: vec![9, 5],
         };
         assert!(matches!(&told[1], Outgoing::Standing { asked: 6, answer } if *answer == heard));
     }

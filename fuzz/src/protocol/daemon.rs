@@ -215,11 +215,11 @@ impl Daemon {
                 },
                 1 => StandAnswer::Heard {
                     decided: self.held >= asked,
-                    received: vec![own],
+                    through: vec![own],
                 },
                 _ => StandAnswer::Heard {
                     decided: self.held >= asked,
-                    received: vec![own, other],
+                    through: vec![own, other],
                 },
             };
             return self.handle(Event::Standing { asked, answer });
@@ -384,10 +384,10 @@ impl Daemon {
             }
             Action::Stand {
                 generation,
-                received,
+                through,
             } => {
                 assert!(!self.live && generation > 0);
-                self.stood.push_back((generation, received));
+                self.stood.push_back((generation, through));
             }
             Action::Halt { .. } => {
                 self.halted = true;

@@ -117,7 +117,7 @@ impl Backup {
                         self.generation = asked;
                         self.quorum.now = self.quorum.kept;
                         self.ask = None;
-                        self.stand(shared.now);
+                        self.stand(shared.now, shared);
                     }
                     Verdict::Won => {
                         self.won = true;
@@ -310,16 +310,22 @@ impl Backup {
     fn part(&mut self, why: String, at: u64, shared: &Shared, out: &mut Vec<Action>) {
         if let Some(link) = self.link.take() {
             lose(&link, why, shared, out);
-            self.stand(at);
+            self.stand(at, shared);
         }
     }
 
     /// Goes for the next generation, not before `at`. From here on nothing more is received.
-    fn stand(&mut self, at: u64) {
+    fn stand(&mut self, at: u64, shared: &Shared) {
         let generation = self.generation + 1;
+        // What counts as acknowledged is what counts among backups, too: they may differ in what is not verified.
+        let through = match shared.config.commit {
+            Commit::Received => self.received,
+            Commit::Executed => self.executed,
+            Commit::Verified => self.verified,
+        };
         match self.quorum.now {
             0 | 1 => self.ask = Some(Ask::new(generation, at)),
-            voices => self.canvass = Some(Canvass::new(generation, self.received, voices, at)),
+            voices => self.canvass = Some(Canvass::new(generation, through, voices, at)),
         }
     }
 

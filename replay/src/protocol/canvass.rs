@@ -33,23 +33,32 @@ impl Quorum {
 #[derive(Debug, Clone)]
 pub(super) struct Canvass {
     pub(super) generation: Generation,
-    received: Epoch,
+    /// The last epoch that it has acknowledged in the sense of the primary's [`Commit`](super::message::Commit).
+    through: Epoch,
     voices: u32,
     at: u64,
     waiting: bool,
-    told: bool,
+    /// How often it has looked around.
+    looks: u32,
+    told: [bool; 2],
 }
 
+/// So often it looks around soon again, in milliseconds: all that lost the same primary come at about the same time.
+const SOON: (u32, u64) = (10, 50);
+/// And then so often: each time writes to the arbiter.
+const LATER_MS: u64 = 500;
+
 impl Canvass {
-    /// A candidate for `generation`, not before `at`, with the log up to `received`.
-    pub(super) fn new(generation: Generation, received: Epoch, voices: u32, at: u64) -> Self {
+    /// A candidate for `generation`, not before `at`, that has acknowledged the log up to `through`.
+    pub(super) fn new(generation: Generation, through: Epoch, voices: u32, at: u64) -> Self {
         Canvass {
             generation,
-            received,
+            through,
             voices,
             at,
             waiting: false,
-            told: false,
+            looks: 0,
+            told: [false; 2],
         }
     }
 
@@ -57,9 +66,10 @@ impl Canvass {
     pub(super) fn poll(&mut self, shared: &Shared, out: &mut Vec<Action>) {
         if !self.waiting && shared.now >= self.at {
             self.waiting = true;
+            self.looks += 1;
             out.push(Action::Stand {
                 generation: self.generation,
-                received: self.received,
+                through: self.through,
             });
         }
     }
@@ -81,27 +91,35 @@ impl Canvass {
             return false;
         }
         self.waiting = false;
-        let note = match answer {
+        let (wait_ms, note) = match answer {
             // Who has it, the bid will tell.
             StandAnswer::Heard { decided: true, .. } => return true,
-            StandAnswer::Heard { received, .. } => {
-                let behind = received.iter().filter(|&&other| other <= self.received);
+            StandAnswer::Heard { through, .. } => {
+                let behind = through.iter().filter(|&&other| other <= self.through);
                 if behind.count() >= self.voices as usize {
                     return true;
                 }
-                self.at = shared.now + shared.heartbeat_ns();
-                Note::FewVoices {
-                    heard: received.len() as u32,
-                    voices: self.voices,
-                }
+                let (often, soon_ms) = SOON;
+                let wait_ms = if self.looks < often {
+                    soon_ms
+                } else {
+                    LATER_MS
+                };
+                let (heard, voices) = (through.len() as u32, self.voices);
+                (wait_ms, Note::FewVoices { heard, voices })
             }
             StandAnswer::Unreachable { why } => {
-                self.at = shared.now + u64::from(shared.config.arbiter_retry_ms) * MS;
-                Note::ArbiterUnreachable { why }
+                let wait_ms = u64::from(shared.config.arbiter_retry_ms);
+                (wait_ms, Note::ArbiterUnreachable { why })
             }
         };
-        if !self.told {
-            self.told = true;
+        self.at = shared.now + wait_ms * MS;
+        // That the others come a little later is nothing to tell of.
+        let few = matches!(note, Note::FewVoices { .. });
+        let is_early = few && self.looks < 2;
+        let told = &mut self.told[usize::from(few)];
+        if !is_early && !*told {
+            *told = true;
             out.push(Action::Note(note));
         }
         false

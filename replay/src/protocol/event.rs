@@ -105,7 +105,7 @@ pub enum Event {
         /// The generation that it holds.
         generation: Generation,
     },
-    /// This live copy has no backup, and for so long no sign of life of it has got through to the
+    /// This live copy has no backup, or has lost one that is not ruled out yet, and for so long no sign of life of it has got through to the
     /// arbiter that another host may start the guest, at any time from now on: nothing more may go
     /// out, not even if the arbiter is back, until the next generation is won.
     Lapsed,
@@ -171,8 +171,8 @@ pub enum StandAnswer {
     Heard {
         /// The generation is somebody's already.
         decided: bool,
-        /// The last epoch that each candidate has received, this side's own among them.
-        received: Vec<Epoch>,
+        /// The last epoch that each candidate has acknowledged, this side's own among them.
+        through: Vec<Epoch>,
     },
     /// It can't be said.
     Unreachable {
@@ -286,14 +286,14 @@ pub enum Action {
         /// The generation that is asked for.
         generation: Generation,
     },
-    /// Write to the arbiter that this run of the daemon would take the guest over in `generation`, with all
-    /// epochs up to `received`, which will be no more; and read who else would. An [`Event::Standing`]
-    /// comes back.
+    /// Write to the arbiter that this run of the daemon would take the guest over in `generation`, and that it has
+    /// acknowledged all epochs up to `through`, and will no more; and read who else would. An
+    /// [`Event::Standing`] comes back.
     Stand {
         /// The generation.
         generation: Generation,
-        /// The last epoch that this side has.
-        received: Epoch,
+        /// The last epoch that this side has acknowledged.
+        through: Epoch,
     },
     /// Let the guest's vCPU wait: too much log waits for the backup.
     StopGuest,
@@ -485,7 +485,7 @@ pub enum Note {
         host: String,
     },
     /// Told once until it answers again.
-    #[error("the arbiter can't be reached, and nothing goes out until it can: {why}")]
+    #[error("the arbiter can't be reached, and what depends on its word waits until it can: {why}")]
     ArbiterUnreachable {
         /// Why.
         why: String,

@@ -87,6 +87,7 @@ impl Primary {
         out: &mut Vec<Action>,
     ) -> State {
         self.ask = None;
+        self.lapsed = false;
         shared.generation = generation;
         for member in self.members.iter_mut().filter(|member| member.given_up) {
             if let Some(link) = member.link.take() {

@@ -10,8 +10,9 @@ use crate::entry::Epoch;
 /// Whoever was sent a whole clone and has not been ruled out since.
 ///
 /// A member may bid for the generation after [`kept`](Member::kept), and will when it misses its primary. So
-/// nothing goes out that it has not acknowledged, and one that is lost stays a member until this side has
-/// won a generation after that.
+/// nothing goes out that it has not acknowledged, unless it has to hear of one that has first
+/// ([`voices`](Member::voices)); and one that is lost stays a member until this side has won a generation after
+/// that.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
     /// `None` once it is lost, or offered the guest.
@@ -64,6 +65,12 @@ impl Member {
         let quorums = self.quorums.iter().chain(&self.kept_quorum);
         let least = quorums.map(|quorum| quorum.voices).min();
         least.unwrap_or(1) as usize
+    }
+
+    /// The greatest number of voices that it may still wait for.
+    fn voices_at_most(&self) -> usize {
+        let most = self.quorums.iter().map(|quorum| quorum.voices).max();
+        most.unwrap_or(1) as usize
     }
 
     /// Tells it how many voices are enough from now on, if that was not this side's last word. When it has
@@ -163,18 +170,22 @@ impl Member {
             if let Some(&Quorum { number, .. }) = self.quorums.last()
                 && self.quorums.iter().any(|quorum| quorum.voices != voices)
             {
+                // What it was told for an earlier generation it may go by still.
+                let before = self.kept_quorum.map_or(voices, |kept| kept.voices);
+                let voices = voices.min(before);
                 self.kept_quorum = Some(Quorum { number, voices });
             }
         }
     }
 
-    pub(super) fn status(&self, sent: &Sent) -> Option<BackupStatus> {
+    /// Where it stands, if it is there; with so many copies that have a voice.
+    pub(super) fn status(&self, voices: usize, sent: &Sent) -> Option<BackupStatus> {
         let link = self.link.as_ref()?;
         let ack = self.acked.unwrap_or_default();
         Some(BackupStatus {
             host: link.host.clone(),
             peer: link.peer,
-            protects: self.acked.is_some(),
+            protects: self.acked.is_some() && voices >= self.voices_at_most(),
             received: ack.received,
             executed: ack.executed,
             behind_since_ns: sent.since(self.executed()),

@@ -31,6 +31,8 @@ pub(super) struct Primary {
     /// The last epoch whose outputs are out.
     pub(super) released: Epoch,
     pub(super) sent: Sent,
+    /// It may have counted as gone: nothing goes out before the next generation is won.
+    pub(super) lapsed: bool,
     /// Since when the guest has waited for a backup.
     pub(super) stopped_at: Option<u64>,
 }
@@ -56,6 +58,7 @@ impl Primary {
             closed: first - 1,
             released: first - 1,
             sent: Sent::default(),
+            lapsed: false,
             stopped_at: None,
         }
     }
@@ -122,6 +125,10 @@ impl Primary {
                 return State::halt(HaltReason::GuestEnded(reason), out);
             }
             Event::HandOver => self.hand_over(shared, out),
+            Event::Lapsed => {
+                self.lapsed = true;
+                self.ask_from(shared.now, shared, out);
+            }
             Event::CloneReady { peer, first } => match self.joiner.take() {
                 Some(joiner) if joiner.link.peer == peer && first == self.closed + 1 => {
                     self.admit(joiner.link, first, shared, out);
@@ -145,7 +152,6 @@ impl Primary {
             | Event::CloneFailed { .. }
             | Event::Standing { .. }
             | Event::Superseded { .. }
-            | Event::Lapsed
             | Event::Stop
             | Event::Failed { .. } => {}
         }
@@ -160,8 +166,9 @@ impl Primary {
 
     pub(super) fn fill(&self, status: &mut Status) {
         let backups = self.members.iter();
+        let voices = self.copies(|member| member.link.is_some());
         status.backups = backups
-            .filter_map(|member| member.status(&self.sent))
+            .filter_map(|member| member.status(voices, &self.sent))
             .collect();
         status.protected = status.backups.iter().any(|backup| backup.protects);
         let least = |of: fn(&BackupStatus) -> Epoch| status.backups.iter().map(of).min();
@@ -304,6 +311,9 @@ impl Primary {
     /// that the member may have taken over since (an old write would then overtake a new one); a fresh
     /// heartbeat's answer settles that.
     fn release(&mut self, shared: &Shared, out: &mut Vec<Action>) {
+        if self.offered.is_some() || self.lapsed {
+            return;
+        }
         let has = |member: &Member| {
             let leased = member
                 .link
@@ -325,8 +335,8 @@ impl Primary {
         }
     }
 
-    /// A backup is lost. It may go live, or be live already: nothing goes out until the arbiter
-    /// has spoken.
+    /// A backup is lost. It may go live, or be live already: nothing goes out that it may have to do with until the
+    /// arbiter has spoken.
     fn lost(&mut self, peer: PeerId, why: String, shared: &Shared, out: &mut Vec<Action>) {
         let Some(member) = self.members.iter_mut().find(|member| member.is(peer)) else {
             return;

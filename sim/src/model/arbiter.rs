@@ -116,34 +116,34 @@ impl World {
     }
 
     /// A daemon's candidacy sets out.
-    pub(super) fn send_candidacy(&mut self, node: usize, asked: Generation, received: Epoch) {
+    pub(super) fn send_candidacy(&mut self, node: usize, asked: Generation, through: Epoch) {
         let run = self.nodes[node].run;
         let at = self.now + self.arbiter_delay(20 * MS);
-        self.say(|| format!("host{node} would take generation {asked}, with epoch {received}"));
+        self.say(|| format!("host{node} would take generation {asked}, with epoch {through}"));
         self.at(
             at,
             Step::Stand {
                 node,
                 run,
                 asked,
-                received,
+                through,
             },
         );
     }
 
     /// A candidacy arrives: it is written down, and what is there is read. Others that have just been written
     /// may be missed.
-    pub(super) fn stand(&mut self, node: usize, run: u64, asked: Generation, received: Epoch) {
+    pub(super) fn stand(&mut self, node: usize, run: u64, asked: Generation, through: Epoch) {
         let away = self.is_arbiter_away(node);
         let at = self.now + self.arbiter_delay(50 * MS);
         let answer = if away || self.chance(Kind::AnswerLost, 10) {
             if !away {
-                self.arbiter.candidates.insert((asked, run), received);
+                self.arbiter.candidates.insert((asked, run), through);
             }
             let why = "it is away, or its answer was lost".to_owned();
             StandAnswer::Unreachable { why }
         } else {
-            self.arbiter.candidates.insert((asked, run), received);
+            self.arbiter.candidates.insert((asked, run), through);
             let all = self
                 .arbiter
                 .candidates
@@ -152,9 +152,9 @@ impl World {
             let seen = all
                 .into_iter()
                 .filter(|(by, _)| *by == run || !self.one_in(4));
-            let received = seen.map(|(_, epoch)| epoch).collect();
+            let through = seen.map(|(_, epoch)| epoch).collect();
             let decided = self.arbiter.held >= asked;
-            StandAnswer::Heard { decided, received }
+            StandAnswer::Heard { decided, through }
         };
         self.at(
             at,
@@ -224,7 +224,13 @@ impl World {
     pub(super) fn check_lease(&mut self, node: usize) -> Checked {
         let silent = self.is_silent(node);
         let host = &mut self.nodes[node];
-        let alone = host.up && host.core.role() == Role::Alone;
+        let status = host.core.status();
+        // Or with one lost that is not ruled out yet.
+        let alone = match status.role {
+            Role::Alone => host.up,
+            Role::Primary => host.up && status.asking_arbiter,
+            _ => false,
+        };
         if !silent || !alone || host.lapsed || host.paused.is_some() {
             return Ok(());
         }
@@ -246,7 +252,7 @@ impl World {
     pub(super) fn may_wait_in_vain(&self, node: &Node) -> bool {
         let status = node.core.status();
         let lost = status.role == Role::Backup && status.link.is_none();
-        lost && self.plan.release == Release::Quorum
+        lost && self.plan.backups > 1 && self.plan.release == Release::Quorum
     }
 
     /// Whether nobody has the guest, or may come to have it: what a daemon waits for before it bids for

@@ -172,8 +172,8 @@ impl World {
             Action::AskArbiter { generation } => self.send_question(node, generation),
             Action::Stand {
                 generation,
-                received,
-            } => self.send_candidacy(node, generation, received),
+                through,
+            } => self.send_candidacy(node, generation, through),
             Action::StopGuest => {
                 self.stats.stopped_guests += 1;
                 self.live_guest(node)?.stopped = true;

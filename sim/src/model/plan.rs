@@ -111,7 +111,7 @@ impl Plan {
     /// The plan of a seed for a kind of world.
     pub(crate) fn new(seed: u64, mode: Mode) -> Self {
         let mut random = Random::new(seed, 1);
-        let hosts = random.pick(&[2, 2, 2, 3, 3, 4]);
+        let hosts = random.pick(&[2, 2, 2, 2, 2, 3, 3, 3, 4, 4, 6]);
         let backups = 1 + random.below(hosts as u64 - 1) as u32;
         let commit = random.pick(&[Commit::Received, Commit::Executed, Commit::Verified]);
         let small_buffers = random.one_in(4);
@@ -120,7 +120,7 @@ impl Plan {
             let offset = random.below(10_000_000) * MS;
             (random.between(970, 1030), offset)
         };
-        let clocks = (0..4).map(|_| clock()).collect();
+        let clocks = (0..6).map(|_| clock()).collect();
         let mut chances = BTreeSet::new();
         if mode != Mode::Single {
             chances.extend(CHANCES);

@@ -51,7 +51,7 @@ pub(super) enum Step {
         node: usize,
         run: u64,
         asked: Generation,
-        received: Epoch,
+        through: Epoch,
     },
     Stood {
         node: usize,
@@ -268,8 +268,8 @@ impl World {
                 node,
                 run,
                 asked,
-                received,
-            } => self.stand(node, run, asked, received),
+                through,
+            } => self.stand(node, run, asked, through),
             Step::Stood {
                 node,
                 run,

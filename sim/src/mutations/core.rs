@@ -19,7 +19,7 @@ const fn edit(file: &'static str, from: &'static str, to: &'static str) -> Edit 
     Edit { file, from, to }
 }
 
-pub(super) const REMOVALS: [Removal; 20] = [
+pub(super) const REMOVALS: [Removal; 21] = [
     Removal {
         name: "core: output rule",
         what: "outputs go out when their epoch is closed, acknowledged or not",
@@ -133,7 +133,7 @@ pub(super) const REMOVALS: [Removal; 20] = [
         what: "a backup bids though another one has more of the log",
         edits: &[edit(
             "canvass.rs",
-            "|&&other| other <= self.received",
+            "|&&other| other <= self.through",
             "|_| true",
         )],
     },
@@ -144,6 +144,15 @@ pub(super) const REMOVALS: [Removal; 20] = [
             "member.rs",
             "let least = quorums.map(|quorum| quorum.voices).min();",
             "let least = quorums.map(|quorum| quorum.voices).max();",
+        )],
+    },
+    Removal {
+        name: "core: voices of a generation to come",
+        what: "a backup that was told how many voices are enough once it is kept counts as not knowing it",
+        edits: &[edit(
+            "member.rs",
+            "let quorums = self.quorums.iter().chain(&self.kept_quorum);",
+            "let quorums = self.quorums.iter();",
         )],
     },
     Removal {

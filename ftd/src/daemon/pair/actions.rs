@@ -86,8 +86,8 @@ impl Pair {
             }
             Action::Stand {
                 generation,
-                received,
-            } => self.asker.stand(generation, received),
+                through,
+            } => self.asker.stand(generation, through),
             Action::StopGuest => self.outbox.hold(true),
             Action::ResumeGuest => self.outbox.hold(false),
             Action::Halt { why } => {

@@ -103,13 +103,22 @@ impl Pair {
         Ok(())
     }
 
-    /// Without a backup and without the storage nobody would know that the guest is live here, and
-    /// another host may soon start it. So this side has to win the next generation before it lets
+    /// Without a backup, or with one lost that is not ruled out yet, and without the storage nobody would know that
+    /// the guest is live here, and another host may soon start it. So this side has to win the next generation before it lets
     /// anything out again: a sign that gets through may come when the other has looked already.
     pub(super) fn check_lease(&mut self) -> Result<()> {
         let silent_ns = self.holding.silent_ns();
-        let alone = self.holding.live && self.core.role() == Role::Alone;
-        if alone && !self.holding.suspended && u128::from(silent_ns) > LEASE.as_nanos() {
+        let is_bidding = || self.core.status().asking_arbiter;
+        let may_pass = match self.core.role() {
+            Role::Alone => true,
+            Role::Primary => is_bidding(),
+            _ => false,
+        };
+        if self.holding.live
+            && may_pass
+            && !self.holding.suspended
+            && u128::from(silent_ns) > LEASE.as_nanos()
+        {
             self.holding.suspended = true;
             self.held.suspend(true);
             self.journal

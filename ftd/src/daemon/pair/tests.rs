@@ -18,7 +18,7 @@ impl Arbiter for Mute {
         Err(ArbiterError::TimedOut { generation, ms: 0 })
     }
 
-    fn stand(&mut self, generation: u64, _received: u64) -> Result<Standing, ArbiterError> {
+    fn stand(&mut self, generation: u64, _through: u64) -> Result<Standing, ArbiterError> {
         Err(ArbiterError::TimedOut { generation, ms: 0 })
     }
 

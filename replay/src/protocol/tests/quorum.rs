@@ -27,9 +27,9 @@ impl Side {
         side
     }
 
-    fn stood(&mut self, asked: Generation, decided: bool, received: &[Epoch]) -> Vec<Action> {
-        let received = received.to_vec();
-        let answer = StandAnswer::Heard { decided, received };
+    fn stood(&mut self, asked: Generation, decided: bool, through: &[Epoch]) -> Vec<Action> {
+        let through = through.to_vec();
+        let answer = StandAnswer::Heard { decided, through };
         self.on(Event::Standing { asked, answer })
     }
 }
@@ -77,15 +77,31 @@ fn a_lost_backup_holds_nothing_up_and_the_other_is_then_all_there_is() {
     };
     let message = keep;
     let peer = PEER;
+    assert!(side.core.status().protected);
     assert_eq!(side.loses(SECOND), [Action::Send { peer, message }]);
+    // It would still wait for the other one's voice.
+    assert!(!side.core.status().protected);
     side.on(Event::EpochClosed(epoch(3, false)));
     assert_eq!(side.hears(PEER, ack(3, 3)), [release(3)]);
     side.hears(PEER, Message::Kept { generation: 5 });
     let actions = side.answer(5, ArbiterAnswer::Won);
     assert!(actions.contains(&quorum(PEER, 2, 1)), "{actions:?}");
     side.hears(PEER, known(2));
+    assert!(side.core.status().protected);
     side.on(Event::EpochClosed(epoch(4, false)));
     assert_eq!(side.hears(PEER, ack(4, 4)), [release(4)]);
+}
+
+#[test]
+fn a_primary_that_may_have_counted_as_gone_lets_nothing_out_before_it_has_won() {
+    let mut side = Side::by_quorum();
+    side.loses(SECOND);
+    assert_eq!(side.on(Event::Lapsed), [], "it asks already");
+    side.on(Event::EpochClosed(epoch(3, false)));
+    assert_eq!(side.hears(PEER, ack(3, 3)), []);
+    side.hears(PEER, Message::Kept { generation: 5 });
+    let actions = side.answer(5, ArbiterAnswer::Won);
+    assert!(actions.contains(&release(3)), "{actions:?}");
 }
 
 #[test]
@@ -116,7 +132,7 @@ fn candidate() -> Side {
     assert_eq!(actions, [say]);
     let stand = Action::Stand {
         generation: 5,
-        received: 8,
+        through: 8,
     };
     assert_eq!(side.closed(), [stand]);
     side
@@ -128,7 +144,7 @@ fn a_backup_bids_when_it_knows_of_enough_others_that_have_no_more() {
     assert_eq!(side.stood(5, false, &[8]), []);
     let stand = Action::Stand {
         generation: 5,
-        received: 8,
+        through: 8,
     };
     assert_eq!(side.wait(50), std::slice::from_ref(&stand));
     // The other one has more: that one is to have the guest.
@@ -203,7 +219,7 @@ fn the_last_word_on_voices_goes_whatever_is_won() {
     side.says(Message::Renewed { generation: 5 });
     let stand = Action::Stand {
         generation: 6,
-        received: 8,
+        through: 8,
     };
     assert_eq!(side.closed(), [stand]);
 }
