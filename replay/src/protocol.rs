@@ -77,6 +77,7 @@ mod member;
 mod message;
 mod pacing;
 mod primary;
+mod release;
 mod role;
 mod sent;
 #[cfg(test)]
@@ -91,6 +92,7 @@ pub use event::{
 pub use facts::{DiskFacts, Facts, RejectReason};
 pub use message::{
     Ack, ByeReason, Commit, EndReason, FEATURE_PAGE_HASHES, FEATURES, Generation, HashKey, Hello,
-    Join, Message, PROTOCOL_VERSION, PageHash, PageHashes, Release, Welcome,
+    Join, Message, PROTOCOL_VERSION, PageHash, PageHashes, Welcome,
 };
+pub use release::{Release, UnknownRelease};
 pub use role::{BackupStatus, Config, Role, Start, Status};

@@ -238,29 +238,6 @@ pub enum Commit {
     Verified,
 }
 
-/// Whose acknowledgement an output waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Release {
-    /// Every backup's. Any one of them can take over when all others are lost.
-    #[default]
-    All,
-    /// That of so many backups that, with the primary, they are more than half of all copies. One that takes
-    /// over must know of as many others that none of them has more of the log.
-    Quorum,
-}
-
-impl Release {
-    /// How many of `backups` must have told their positions, the one included that wants to take over, so
-    /// that one of them has all that was let out: as many as there are, less those whose acknowledgement
-    /// does, and one.
-    pub fn voices(self, backups: usize) -> u32 {
-        match self {
-            Release::All => 1,
-            Release::Quorum => (backups / 2 + 1) as u32,
-        }
-    }
-}
-
 /// Not a [`Commit`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("'{0}' is none of received, executed, verified")]
@@ -275,23 +252,6 @@ impl std::str::FromStr for Commit {
             "executed" => Ok(Commit::Executed),
             "verified" => Ok(Commit::Verified),
             other => Err(UnknownCommit(other.to_owned())),
-        }
-    }
-}
-
-/// Not a [`Release`].
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("'{0}' is none of all, quorum")]
-pub struct UnknownRelease(String);
-
-impl std::str::FromStr for Release {
-    type Err = UnknownRelease;
-
-    fn from_str(text: &str) -> Result<Release, UnknownRelease> {
-        match text {
-            "all" => Ok(Release::All),
-            "quorum" => Ok(Release::Quorum),
-            other => Err(UnknownRelease(other.to_owned())),
         }
     }
 }

@@ -70,22 +70,6 @@ impl Primary {
         self.tell_quorum(false, shared, out);
     }
 
-    /// Tells the backups how many of them must have told their positions before one may bid. One that has not
-    /// said a word yet is not counted on by the others: it may still be lost without having had a copy.
-    pub(super) fn tell_quorum(&mut self, kept: bool, shared: &Shared, out: &mut Vec<Action>) {
-        let copies = self.copies(|_| true);
-        for member in &mut self.members {
-            let of = copies + usize::from(member.acked.is_none());
-            member.tell_quorum(shared.config.release.voices(of), kept, out);
-        }
-    }
-
-    /// How many members, of those that are wanted, are known to have a copy.
-    pub(super) fn copies(&self, wanted: impl Fn(&Member) -> bool) -> usize {
-        let copies = self.members.iter().filter(|member| member.acked.is_some());
-        copies.filter(|member| wanted(member)).count()
-    }
-
     pub(super) fn on(mut self, event: Event, shared: &mut Shared, out: &mut Vec<Action>) -> State {
         match event {
             Event::EpochClosed(epoch) => return self.on_epoch(epoch, shared, out),
@@ -304,35 +288,6 @@ impl Primary {
         self.tell_quorum(false, shared, out);
         self.release(shared, out);
         self.press(shared, out);
-    }
-
-    /// The output rule. What all members have acknowledged goes out, or as many of them that whoever of the others
-    /// takes over has heard from one of those ([`Member::voices`]). An acknowledgement may be so old
-    /// that the member may have taken over since (an old write would then overtake a new one); a fresh
-    /// heartbeat's answer settles that.
-    fn release(&mut self, shared: &Shared, out: &mut Vec<Action>) {
-        if self.offered.is_some() || self.lapsed {
-            return;
-        }
-        let has = |member: &Member| {
-            let leased = member
-                .link
-                .as_ref()
-                .is_some_and(|link| shared.now < link.lease_until(shared.detect_ns()));
-            member.committed(shared.config.commit).filter(|_| leased)
-        };
-        let is_safe = |through: Epoch| {
-            let has_it = |member: &&Member| has(member) >= Some(through);
-            let without = self.members.len() - self.members.iter().filter(has_it).count();
-            let mut others = self.members.iter().filter(|member| !has_it(member));
-            others.all(|member| member.voices() > without)
-        };
-        let acknowledged = self.members.iter().filter_map(has);
-        let newer = acknowledged.filter(|through| *through > self.released);
-        if let Some(through) = newer.filter(|through| is_safe(*through)).max() {
-            self.released = through;
-            out.push(Action::ReleaseOutputs { through });
-        }
     }
 
     /// A backup is lost. It may go live, or be live already: nothing goes out that it may have to do with until the

@@ -2,7 +2,8 @@
 
 use super::event::PeerId;
 use super::facts::Facts;
-use super::message::{Commit, Generation, Release};
+use super::message::{Commit, Generation};
+use super::release::Release;
 
 /// What a side is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -61,7 +61,7 @@ pub(super) const REMOVALS: [Removal; 21] = [
         name: "core: lease",
         what: "an acknowledgement counts however old it is",
         edits: &[edit(
-            "primary.rs",
+            "release.rs",
             ".is_some_and(|link| shared.now < link.lease_until(shared.detect_ns()))",
             ".is_some()",
         )],
@@ -114,7 +114,7 @@ pub(super) const REMOVALS: [Removal; 21] = [
         name: "core: all backups",
         what: "outputs go out when one of the backups has acknowledged them, whoever may take over",
         edits: &[edit(
-            "primary.rs",
+            "release.rs",
             "newer.filter(|through| is_safe(*through)).max()",
             "newer.max()",
         )],
