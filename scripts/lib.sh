@@ -27,7 +27,7 @@ need() {
 build_ftd() {
     need gcc libc6-dev
     say "building ftd"
-    cargo build --release --locked -p ftd >&2
+    cargo build --release --locked -p ftd >&2 || return 1
     FTD=${CARGO_TARGET_DIR:-target}/release/ftd
 }
 
@@ -36,5 +36,5 @@ guest_image() {
     mkdir -p "$FTD_CACHE"
     IMAGE=$FTD_CACHE/debian-guest.raw
     say "Debian guest image"
-    guest-images/build --output "$IMAGE" >&2
+    guest-images/build --output "$IMAGE" >&2 || return 1
 }
