@@ -1,8 +1,8 @@
 //! Candidates: backups that would take the guest over, and say how far they got.
 //!
 //! Where outputs wait for a quorum of the backups only, one that bids must know that it lacks nothing of what was let
-//! out (`replay/src/protocol/canvass.rs`). So before it bids it writes here which epoch it through last, and
-//! reads what the others have written. A candidacy is never taken back or raised: whoever writes one has lost
+//! out (`replay/src/protocol/canvass.rs`). So before it bids it writes here up to which epoch it has
+//! acknowledged the log, and reads what the others have written. A candidacy is never taken back or raised: whoever writes one has lost
 //! its primary, and receives nothing more as this candidate.
 
 use super::layout::{Reader, SECTOR_BYTES, Writer};
@@ -18,7 +18,7 @@ pub(super) const FILE_BYTES_MAX: usize = FILE_MAGIC.len() + 22;
 pub struct Standing {
     /// The generation is decided already.
     pub decided: bool,
-    /// The last epoch that each candidate has through, in no order. One that is just being written may be
+    /// The last epoch that each candidate has acknowledged, in no order. One that is just being written may be
     /// missing.
     pub through: Vec<u64>,
 }
@@ -28,7 +28,7 @@ pub struct Standing {
 pub struct Candidate {
     /// The generation that it would take.
     pub generation: u64,
-    /// The last epoch that it through.
+    /// The last epoch that it has acknowledged.
     pub through: u64,
 }
 
