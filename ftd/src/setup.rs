@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use devices::machine::{Machine, MachineConfig};
 use devices::virtio::{DiskConfig, NetConfig};
 use kvm_ioctls::Kvm;
+use vmm::boot::rewrite::LaterCode;
 use vmm::boot::{self, BootRequest, RewriteReport};
 use vmm::clock::Clock;
 use vmm::cpu_model::{self, CpuModel};
@@ -235,7 +236,8 @@ impl Shell {
             },
         )
         .with_context(|| format!("cannot boot the kernel of {}", files.described_by))?;
-        if state.rewrite.rdtsc_sites > 0 || boot::kernel::is_bzimage(&files.kernel) {
+        let loads_code = state.rewrite.later_code != LaterCode::default();
+        if state.rewrite.rdtsc_sites > 0 || loads_code || boot::kernel::is_bzimage(&files.kernel) {
             probe::require(&self.kvm, true)
                 .with_context(|| format!("cannot boot the kernel of {}", files.described_by))?;
             if self.clock == Clock::Step
@@ -256,6 +258,12 @@ impl Shell {
             self.cpu_model,
             state.rewrite.rdtsc_sites,
         );
+        if boot::kernel::is_bzimage(&files.kernel) && !state.rewrite.later_code.is_closed {
+            tracing::warn!(
+                "where this kernel makes the code of its modules executable was not found: an RDTSC in a module reads \
+                 this host's counter, and the backup may diverge (it is then repaired by a new copy)"
+            );
+        }
         let hex = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
         let booted = Booted {
             kernel_blake3: hex(&files.kernel),

@@ -36,7 +36,7 @@ pub struct Point {
     pub branches: u64,
     /// RIP.
     pub rip: u64,
-    /// RCX: how much of a repeated string instruction is still to be done.
+    /// RCX: which turn of a counted loop it is.
     pub rcx: u64,
     /// RFLAGS, without RF and without the trap flag of a single step. Behind instructions that leave some of the status flags undefined an emulated
     /// CPU may set them by how it was stopped: so they are not what a point is known by, but a replica

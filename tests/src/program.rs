@@ -242,3 +242,16 @@ pub fn wait_for<T>(what: &str, mut there: impl FnMut() -> Option<T>) -> T {
         sleep(Duration::from_millis(5));
     }
 }
+
+/// Whether this host's doctor finds `check` to be fine. If not, says that the test is skipped.
+pub fn doctor_finds(check: &str) -> bool {
+    let report = ftd(["doctor", "--json"]).json();
+    let checks = report["checks"].as_array().expect("checks");
+    let fine = checks
+        .iter()
+        .any(|found| found["name"] == check && found["status"] == "ok");
+    if !fine {
+        eprintln!("SKIPPED: this host has no {check}");
+    }
+    fine
+}

@@ -2,7 +2,7 @@
 
 use tests::guests::{blank_disk, text, tiny};
 use tests::need_kvm;
-use tests::program::ftd;
+use tests::program::{doctor_finds, ftd};
 use tests::replayed::same_again;
 
 #[test]
@@ -47,6 +47,21 @@ fn a_storm_of_interrupts_at_points_between_exits() {
 fn clocks() {
     need_kvm!();
     same_again("clock", "count=2000", &[], "clock: ok readings=2000");
+}
+
+/// Code that the guest gets while it runs: what RDTSC reads there is an entry of the log, too.
+#[test]
+fn rdtsc_in_a_module() {
+    need_kvm!();
+    if !doctor_finds("hardware-breakpoint") {
+        let kernel = tiny("module");
+        ftd(["run", "--kernel", &kernel, "--memory", "16"])
+            .failed_with(1, &["can't run this guest", "ftd doctor"]);
+        return;
+    }
+    // Replaced by IN 0xNN: E5. The second time it lies across the border of two pages.
+    let (recorded, _) = same_again("module", "count=50", &[], "module: ok readings=50 code=");
+    assert_eq!(recorded["later_rdtsc_closed"], 2);
 }
 
 #[test]

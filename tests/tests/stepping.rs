@@ -3,21 +3,8 @@
 use tests::guests::tiny;
 use tests::need_kvm;
 use tests::pair::Pair;
-use tests::program::ftd;
+use tests::program::doctor_finds;
 use tests::replayed::same_again;
-
-/// Whether this host's doctor finds `check` to be fine. If not, says that the test is skipped.
-fn doctor_finds(check: &str) -> bool {
-    let report = ftd(["doctor", "--json"]).json();
-    let checks = report["checks"].as_array().expect("checks");
-    let fine = checks
-        .iter()
-        .any(|found| found["name"] == check && found["status"] == "ok");
-    if !fine {
-        eprintln!("SKIPPED: this host has no {check}");
-    }
-    fine
-}
 
 /// Records the guest and replays its log, which must come by as many points between exits; no snapshot may have
 /// been needed.

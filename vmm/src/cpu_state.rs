@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use fpu::Fpu;
 
+use crate::boot::rewrite::LATER_FUNCTIONS;
 use crate::error::VmmError;
 use crate::kvm::Vcpu;
 
 /// Version of [`CpuState`]'s encoding; a snapshot of another version is refused.
-pub const CPU_STATE_VERSION: u16 = 2;
+pub const CPU_STATE_VERSION: u16 = 3;
 
 /// MSRs that belong to the guest's architectural state. Special registers hold EFER, FS and GS
 /// base; clocks and counters are hidden or filtered; the rest of what KVM lists is host policy.
@@ -49,6 +50,8 @@ pub struct CpuState {
 pub struct RunState {
     /// Address of the breakpoint on the guest's #GP entry, once it is armed.
     pub gp_breakpoint: Option<u64>,
+    /// Addresses of the breakpoints where the guest's kernel makes memory executable.
+    pub later_code: [Option<u64>; LATER_FUNCTIONS],
     /// The guest executed HLT and waits for an interrupt.
     pub halted: bool,
 }

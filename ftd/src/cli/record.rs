@@ -70,6 +70,7 @@ pub fn run(options: &Options) -> Result<()> {
                 "clock": shell.clock.name(),
                 "landings": report.counters.landings,
                 "landings_put_off": report.counters.landings_put_off,
+                "later_rdtsc_closed": report.counters.later_rdtsc_closed,
                 "snapshots": report.counters.snapshots,
                 "snapshot_pages": report.counters.snapshot_pages,
                 "snapshot_seconds": report.counters.snapshot_time.as_secs_f64(),

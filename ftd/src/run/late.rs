@@ -9,11 +9,12 @@ use vmm::clock::Clock;
 
 /// How long the guest runs on from a point that can't be a position, to the next that is tried.
 const LAND_AGAIN: Duration = Duration::from_micros(20);
-/// After so many tries (5 ms) it lands in the middle of a repeated instruction, if it is still there.
-const TRIES_MAX: u32 = 8;
-/// With the `step` clock: how many such points are tried. A handler that neither returns nor exits can be a
-/// single step without end (if it is not one whose entry ends the step); 14 tries give it 40 milliseconds.
-const STEP_TRIES: u32 = 14;
+/// How many such points are tried before the guest is stopped behind a snapshot. With the `step` clock, a handler
+/// that neither returns nor exits can be a single step without end (if it is not one whose entry ends the step): 14
+/// tries give it 40 milliseconds. With `pmu`, a repeated instruction ends by itself, and a snapshot may be all of
+/// RAM: 200 tries give it a second.
+const TRIES_STEP: u32 = 14;
+const TRIES_COUNTED: u32 = 200;
 
 /// Something is late, and the guest was seen running towards its next exit.
 #[derive(Debug, Clone, Copy)]
@@ -64,11 +65,15 @@ impl<S: Sink> Live<S> {
             self.counters.idle_kicks += 1;
             return Ok(false);
         }
-        let landed = self.guest.land(self.landing_tries >= TRIES_MAX)?;
+        let tries_max = match self.guest.clock() {
+            Clock::Step => TRIES_STEP,
+            Clock::Pmu | Clock::Exit | Clock::PlainExit => TRIES_COUNTED,
+        };
+        let landed = self.guest.land()?;
         if landed {
             self.landing_tries = 0;
             self.counters.landings += 1;
-        } else if self.guest.clock() == Clock::Step && self.landing_tries >= STEP_TRIES {
+        } else if self.landing_tries >= tries_max {
             self.landing_tries = 0;
             self.forced_snapshot()?;
             return Ok(true);

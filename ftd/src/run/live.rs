@@ -18,6 +18,7 @@ use super::RunError;
 use super::gauges::Gauges;
 use super::inbox::{FRAMES_MAX, Inbox, Order};
 use super::late::Stuck;
+use super::open_tsc::OpenTsc;
 use super::ram_check::RamCheck;
 use crate::host::clock::{VirtualClock, monotonic_ns};
 
@@ -81,8 +82,8 @@ pub struct LiveCounters {
     pub landings_put_off: u64,
     /// Kicks that found nothing to do.
     pub idle_kicks: u64,
-    /// The guest opened the time-stamp counter to its user space again.
-    pub tsc_opened: bool,
+    /// RDTSC sites that were closed in code that the guest's kernel loaded.
+    pub later_rdtsc_closed: u64,
 }
 
 /// A live guest and what feeds it.
@@ -95,6 +96,7 @@ pub struct Live<S> {
     clock: VirtualClock,
     pub(super) options: LiveOptions,
     ram_check: RamCheck,
+    open_tsc: OpenTsc,
     /// How long an input waits for an exit now: at least as long as the option says.
     pub(super) patience: Duration,
     pub(super) deadline_timer: KickTimer,
@@ -139,6 +141,7 @@ impl<S: Sink> Live<S> {
         );
         Ok(Live {
             ram_check,
+            open_tsc: OpenTsc::default(),
             guest,
             sink,
             recorder: None,
@@ -426,13 +429,8 @@ impl<S: Sink> Live<S> {
             return Ok(0);
         };
         let epoch = recorder.close(at, digest)?;
-        if self.guest.tsc_is_open() && !self.counters.tsc_opened {
-            self.counters.tsc_opened = true;
-            tracing::warn!(
-                "the guest cleared CR4.TSD: RDTSC in its user space reads this host's counter, \
-                 and the backup may diverge (it is then repaired by a new copy)"
-            );
-        }
+        self.open_tsc.look(&self.guest);
+        self.counters.later_rdtsc_closed = self.guest.later_rdtsc().closed;
         let number = epoch.epoch;
         self.counters.epochs += 1;
         self.gauges.set_counters(self.counters);

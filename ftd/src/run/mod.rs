@@ -4,6 +4,7 @@
 //! * [`inbox`]: inputs and orders on their way to the vCPU thread, and the kick that stops it.
 //! * `late`: when a running guest must be stopped for what waits to land.
 //! * [`live`]: the loop of a live guest (primary, alone, recording).
+//! * `open_tsc`: what is told of the guest's ways to the host's time-stamp counter.
 //! * `pausing`: letting a live guest stand still.
 //! * `ram_check`: the share of RAM that an epoch's digest covers.
 //! * [`replaying`]: the loop of a guest that follows a log (backup, `ftd replay`).
@@ -13,6 +14,7 @@ pub mod gauges;
 pub mod inbox;
 mod late;
 pub mod live;
+mod open_tsc;
 mod pausing;
 mod ram_check;
 pub mod replaying;

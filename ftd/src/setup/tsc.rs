@@ -32,6 +32,8 @@ pub(super) fn hole(report: &RewriteReport) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use vmm::boot::rewrite::LaterCode;
+
     use super::*;
 
     type Change = fn(&mut RewriteReport);
@@ -45,6 +47,10 @@ mod tests {
             cr4_site: true,
             cr4_patches: 2,
             cr4_clears: 3,
+            later_code: LaterCode {
+                functions: [Some(1), None],
+                is_closed: true,
+            },
             by_sections: true,
         }
     }

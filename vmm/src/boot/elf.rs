@@ -4,7 +4,7 @@
 
 const EHDR_BYTES: u64 = 64;
 const PHDR_BYTES: u64 = 56;
-const SHDR_BYTES: u64 = 64;
+pub(super) const SHDR_BYTES: u64 = 64;
 const PT_LOAD: u32 = 1;
 const PF_X: u32 = 1;
 const SHT_PROGBITS: u32 = 1;
@@ -324,7 +324,7 @@ fn executable_segments(segments: &[Segment]) -> Vec<Code> {
         .collect()
 }
 
-fn slice(data: &[u8], offset: u64, bytes: u64) -> Option<&[u8]> {
+pub(super) fn slice(data: &[u8], offset: u64, bytes: u64) -> Option<&[u8]> {
     let start = usize::try_from(offset).ok()?;
     let end = usize::try_from(offset.checked_add(bytes)?).ok()?;
     data.get(start..end)
@@ -334,15 +334,15 @@ fn field<const N: usize>(data: &[u8], at: usize) -> Option<[u8; N]> {
     data.get(at..)?.first_chunk().copied()
 }
 
-// The three readers below are given offsets inside headers whose size is already checked.
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
+// The three readers below say 0 outside of what they are given; headers' sizes are checked before.
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     field(bytes, at).map_or(0, u16::from_le_bytes)
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     field(bytes, at).map_or(0, u32::from_le_bytes)
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     field(bytes, at).map_or(0, u64::from_le_bytes)
 }

@@ -13,6 +13,7 @@
 //! * [`registers`]: page tables, GDT, and the registers at entry.
 //! * [`acpi`]: the tables that describe the machine.
 //! * [`rewrite`]: RDTSC becomes IN, and CR4.TSD survives the kernel's start.
+//! * [`symbols`]: where functions of the kernel are.
 
 pub mod acpi;
 pub mod decompress;
@@ -23,6 +24,7 @@ pub mod low_memory;
 pub mod params;
 pub mod registers;
 pub mod rewrite;
+pub mod symbols;
 
 use devices::GuestMemory;
 use devices::layout;

@@ -13,8 +13,8 @@ mod steps;
 
 use replay::{Point, Position};
 
-use super::Guest;
 use super::hash::{self, RFLAGS_RF};
+use super::{Guest, entries};
 use crate::clock::Clock;
 use crate::error::VmmError;
 use crate::kvm::{Counter, Exit};
@@ -116,8 +116,6 @@ pub(super) struct Branches {
     alike: Option<u64>,
     /// A breakpoint besides the TSC trap's is armed.
     debugging: bool,
-    /// Visits of the point's instruction can be told by registers alone: it is no repeated one.
-    plain: bool,
     counters: SeekCounters,
 }
 
@@ -144,7 +142,6 @@ impl Guest {
             set_early: None,
             alike: None,
             debugging: false,
-            plain: false,
             counters: SeekCounters::default(),
         }));
         Ok(())
@@ -172,20 +169,17 @@ impl Guest {
     /// not be stopped there: in the middle of an exception, in an interrupt shadow, or behind one that
     /// masks breakpoints, or within a single step; a few instructions later it can.
     ///
-    /// In a repeated string instruction it could be, unless a page fault has come in between: then the
-    /// guest is back in it without any mark that a breakpoint could be set to. So the guest first runs to its
-    /// end ([`Stop::Kicked`](super::Stop::Kicked) there), unless the caller would `rather_now`.
-    pub fn land(&mut self, rather_now: bool) -> Result<bool, VmmError> {
+    /// Nor can it be stopped in the middle of a repeated string instruction: where a page fault has come in
+    /// between, the guest is back in it without any mark that a breakpoint could be set to. So the guest first runs
+    /// to its end, or to the next page fault's handler ([`Stop::Kicked`](super::Stop::Kicked) there).
+    pub fn land(&mut self) -> Result<bool, VmmError> {
         if !self.is_behind_step() {
             return Ok(false);
         }
-        if !rather_now
-            && matches!(self.count, Count::Branches(_))
-            && let Some(repeated) = rep::at(&self.vcpu, self.vm.memory(), &self.vcpu.regs())?
+        if matches!(self.count, Count::Branches(_))
+            && let Some(end) = rep::end(&self.vcpu, self.vm.memory(), self.vcpu.regs().rip)?
         {
-            self.vcpu
-                .debug([self.tsc_trap.address(), Some(repeated.end)])?;
-            self.leaving = Some(repeated.end);
+            self.leave(end)?;
             return Ok(false);
         }
         if self.vcpu.regs().rflags & (RFLAGS_RF | RFLAGS_TF) != 0 {
@@ -199,13 +193,24 @@ impl Guest {
         Ok(true)
     }
 
-    /// Whether `exit` is the end of the repeated instruction that the guest was to leave.
+    /// Has the guest stop where it leaves the repeated instruction that ends at `end`. None of the other
+    /// breakpoints but that of #GP lies on the way.
+    fn leave(&mut self, end: u64) -> Result<(), VmmError> {
+        let fault = entries::of_vector(self.vm.memory(), &self.vcpu.sregs()?, entries::PAGE_FAULT);
+        let ways = [Some(end), fault];
+        self.vcpu
+            .debug([self.tsc_trap.address(), ways[0], ways[1], None])?;
+        self.leaving = Some(ways);
+        Ok(())
+    }
+
+    /// Whether `exit` is where the guest has left the repeated instruction that it was to leave.
     pub(super) fn has_left(&mut self, exit: &Exit) -> Result<bool, VmmError> {
-        let Some(end) = self.leaving.take() else {
+        let Some(ways) = self.leaving.take() else {
             return Ok(false);
         };
-        self.vcpu.debug([self.tsc_trap.address(), None])?;
-        Ok(matches!(exit, Exit::Debug { pc, .. } if *pc == end))
+        self.vcpu.debug(self.breakpoints(None))?;
+        Ok(matches!(exit, Exit::Debug { pc, .. } if ways.contains(&Some(*pc))))
     }
 
     /// Branches, or steps, count from here on.
@@ -244,7 +249,6 @@ impl Branches {
     fn note_cost(&mut self) {
         let stops = std::mem::take(&mut self.stops);
         self.alike = None;
-        self.plain = false;
         self.set_early = None;
         let Some(left) = self.left.take() else { return };
         self.counters.stops += stops;

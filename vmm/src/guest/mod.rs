@@ -8,6 +8,7 @@ mod counting;
 mod entries;
 mod flip;
 mod hash;
+mod later_code;
 mod paging;
 mod snapshot;
 mod tsc_trap;
@@ -19,14 +20,15 @@ use counting::Count;
 pub use counting::{Counting, SeekCounters, Skid, Sought};
 pub use flip::{Flip, UnknownFlip};
 pub use hash::StateHash;
+pub use later_code::LaterRdtsc;
 use replay::Point;
 use tsc_trap::{TrappedRdtsc, TscTrap};
 
-use crate::boot::BootState;
+use crate::boot::{BootState, rewrite::LATER_FUNCTIONS};
 use crate::clock::Clock;
 use crate::cpu_state::RunState;
 use crate::error::VmmError;
-use crate::kvm::{Exit, Vcpu, Vm};
+use crate::kvm::{BREAKPOINTS, Exit, Vcpu, Vm};
 use crate::memory::PageSet;
 
 /// A guest: one vCPU, its RAM, its machine, and how many synchronous exits it has made.
@@ -48,13 +50,17 @@ pub struct Guest {
     count: Count,
     /// Where it stands, if that is between two exits.
     point: Option<Point>,
-    /// The end of a repeated string instruction that it is to leave before it can land.
-    leaving: Option<u64>,
+    /// Where it leaves a repeated string instruction, which it is to do before it can land: its end, and the handler
+    /// of page faults.
+    leaving: Option<[Option<u64>; 2]>,
     /// Somebody follows this guest, or it follows somebody: interrupts land at positions only.
     followed: bool,
     /// An interrupt waits for the guest to be able to take it, and the guest is to be stopped there.
     awaits_window: bool,
     tsc_trap: TscTrap,
+    /// Where the guest's kernel makes memory executable.
+    later_code: [Option<u64>; LATER_FUNCTIONS],
+    later_rdtsc: LaterRdtsc,
     dirty: PageSet,
 }
 
@@ -110,6 +116,8 @@ impl Guest {
             followed: true,
             awaits_window: false,
             tsc_trap: TscTrap::default(),
+            later_code: [None; LATER_FUNCTIONS],
+            later_rdtsc: LaterRdtsc::default(),
             dirty,
         }
     }
@@ -122,7 +130,15 @@ impl Guest {
         sregs.interrupt_bitmap = [0; 4];
         self.vcpu.set_sregs(&sregs)?;
         self.vcpu.set_regs(state.regs());
+        self.later_code = state.rewrite.later_code.functions;
+        self.vcpu.debug(self.breakpoints(None))?;
         self.vcpu.settle()
+    }
+
+    /// Those that are armed all along, and one `more`.
+    fn breakpoints(&self, more: Option<u64>) -> [Option<u64>; BREAKPOINTS] {
+        let [first, second] = self.later_code;
+        [self.tsc_trap.address(), first, second, more]
     }
 
     /// Synchronous exits since power-on: the n of `Position::Exit(n)`.
@@ -285,6 +301,8 @@ impl Guest {
             vm,
             machine,
             fault_due,
+            later_code,
+            later_rdtsc,
             ..
         } = self;
         let memory = vm.memory();
@@ -327,16 +345,26 @@ impl Guest {
                 vcpu.answer_msr(done.map(|()| value));
             }
             Exit::Halt => self.halted = true,
-            Exit::Debug { .. } => match access.rdtsc {
+            Exit::Debug { pc, .. } => match access.rdtsc {
                 Some(rdtsc) => rdtsc.emulate(vcpu, machine.tsc())?,
-                None => vcpu.step_over(),
+                None => {
+                    if later_code.contains(&Some(pc)) {
+                        later_rdtsc.add(later_code::close(memory, &vcpu.regs(), &vcpu.sregs()?));
+                    }
+                    vcpu.step_over();
+                }
             },
             Exit::Shutdown => machine.triple_fault(),
             Exit::SetTpr => machine.set_cr8(vcpu.cr8()),
             Exit::InterruptWindow | Exit::Interrupted | Exit::Failed { .. } => {}
         }
-        self.tsc_trap
-            .watch(self.exits, &self.vcpu, self.vm.memory())
+        let moved = self
+            .tsc_trap
+            .watch(self.exits, &self.vcpu, self.vm.memory())?;
+        if moved {
+            self.vcpu.debug(self.breakpoints(None))?;
+        }
+        Ok(())
     }
 
     /// Whether the guest was seen to have opened user space's RDTSC again (it cleared CR4.TSD), so
@@ -345,9 +373,15 @@ impl Guest {
         self.tsc_trap.lost()
     }
 
+    /// RDTSC in code that its kernel got later, as far as this process has run it.
+    pub fn later_rdtsc(&self) -> LaterRdtsc {
+        self.later_rdtsc
+    }
+
     fn run_state(&self) -> RunState {
         RunState {
             gp_breakpoint: self.tsc_trap.address(),
+            later_code: self.later_code,
             halted: self.halted,
         }
     }

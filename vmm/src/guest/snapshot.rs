@@ -44,8 +44,9 @@ impl Guest {
             .map_err(|error| VmmError::BadSnapshot(error.to_string()))?;
         self.vcpu.settle()?;
         cpu.load(&mut self.vcpu)?;
-        self.tsc_trap
-            .restore(cpu.run_state().gp_breakpoint, &self.vcpu)?;
+        self.tsc_trap.restore(cpu.run_state().gp_breakpoint);
+        self.later_code = cpu.run_state().later_code;
+        self.vcpu.debug(self.breakpoints(None))?;
         self.halted = cpu.run_state().halted;
         // Whether an interrupt can be injected is known only once KVM has looked at the new state.
         self.vcpu.settle()?;

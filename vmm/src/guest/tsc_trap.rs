@@ -38,35 +38,36 @@ impl TscTrap {
         self.lost
     }
 
-    /// Puts the breakpoint where a snapshot had it.
-    pub fn restore(&mut self, address: Option<u64>, vcpu: &Vcpu) -> Result<(), VmmError> {
-        if self.address != address {
-            vcpu.debug([address, None])?;
-            self.address = address;
-        }
-        Ok(())
+    /// Has it where a snapshot had it, to be armed there.
+    pub fn restore(&mut self, address: Option<u64>) {
+        self.address = address;
     }
 
-    /// Looks now and then, at exits that every replica has alike, where the guest's #GP entry is,
-    /// and moves the breakpoint there.
-    pub fn watch(&mut self, exits: u64, vcpu: &Vcpu, memory: &GuestMemory) -> Result<(), VmmError> {
+    /// Looks now and then, at exits that every replica has alike, where the guest's #GP entry is: whether the
+    /// breakpoint is to be armed anew.
+    pub fn watch(
+        &mut self,
+        exits: u64,
+        vcpu: &Vcpu,
+        memory: &GuestMemory,
+    ) -> Result<bool, VmmError> {
         let every = if exits < EARLY_EXITS {
             LOOK_EVERY_EARLY
         } else {
             LOOK_EVERY
         };
         if !exits.is_multiple_of(every) {
-            return Ok(());
+            return Ok(false);
         }
         let sregs = vcpu.sregs()?;
         if sregs.cr4 & CR4_TSD == 0 {
             self.lost |= self.address.is_some();
-            return Ok(());
+            return Ok(false);
         }
-        match entries::of_vector(memory, &sregs, GENERAL_PROTECTION) {
-            Some(entry) => self.restore(Some(entry), vcpu),
-            None => Ok(()),
-        }
+        let entry = entries::of_vector(memory, &sregs, GENERAL_PROTECTION).or(self.address);
+        let moved = entry != self.address;
+        self.address = entry;
+        Ok(moved)
     }
 
     /// At a debug exit: the RDTSC that caused the #GP, if that is what it was.

@@ -12,5 +12,5 @@ pub use counter::Counter;
 pub use dirty::{DirtyRam, Reader};
 pub use exit::Exit;
 pub use kick::{Kick, KickTimer};
-pub use vcpu::Vcpu;
+pub use vcpu::{BREAKPOINTS, Vcpu};
 pub use vm::{DEVICE, Vm, missing_capabilities, open_device, open_kvm};

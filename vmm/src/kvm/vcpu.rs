@@ -19,13 +19,16 @@ const RFLAGS_RF: u64 = 1 << 16;
 /// the guest wrote whole, but cuts what a snapshot sets.
 const SYSENTER_TARGET: [u32; 2] = [0x175, 0x176];
 
+/// Hardware breakpoints that a vCPU has.
+pub const BREAKPOINTS: usize = 4;
+
 /// A vCPU of a [`Vm`].
 pub struct Vcpu {
     fd: VcpuFd,
     run_bytes: usize,
     amd: bool,
     /// What [`Vcpu::guest_debug`] has set: setting it again would cost a system call.
-    debugged: Cell<([Option<u64>; 2], u32)>,
+    debugged: Cell<([Option<u64>; BREAKPOINTS], u32)>,
 }
 
 impl Vcpu {
@@ -186,23 +189,27 @@ impl Vcpu {
     }
 
     /// Arms these hardware breakpoints, on instructions, and no others.
-    pub fn debug(&self, breakpoints: [Option<u64>; 2]) -> Result<(), VmmError> {
+    pub fn debug(&self, breakpoints: [Option<u64>; BREAKPOINTS]) -> Result<(), VmmError> {
         self.guest_debug(breakpoints, 0)
     }
 
     /// The same, and every #DB of the guest becomes an exit.
-    pub fn debug_all(&self, breakpoints: [Option<u64>; 2]) -> Result<(), VmmError> {
+    pub fn debug_all(&self, breakpoints: [Option<u64>; BREAKPOINTS]) -> Result<(), VmmError> {
         self.guest_debug(breakpoints, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP)
     }
 
     /// Has the next entry run one instruction, with these breakpoints armed. KVM sets the trap flag where
     /// it knows the guest to stand, so this is to be done anew behind each step, and behind
     /// [`Vcpu::settle`] if registers were changed.
-    pub fn single_step(&self, breakpoints: [Option<u64>; 2]) -> Result<(), VmmError> {
+    pub fn single_step(&self, breakpoints: [Option<u64>; BREAKPOINTS]) -> Result<(), VmmError> {
         self.guest_debug(breakpoints, KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP)
     }
 
-    fn guest_debug(&self, breakpoints: [Option<u64>; 2], mut control: u32) -> Result<(), VmmError> {
+    fn guest_debug(
+        &self,
+        breakpoints: [Option<u64>; BREAKPOINTS],
+        mut control: u32,
+    ) -> Result<(), VmmError> {
         let wanted = (breakpoints, control);
         if control & KVM_GUESTDBG_SINGLESTEP == 0 && self.debugged.get() == wanted {
             return Ok(());
@@ -213,7 +220,7 @@ impl Vcpu {
             if let Some(address) = address {
                 control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
                 debugreg[at] = address;
-                debugreg[7] |= 2 << (2 * at); // G0, G1
+                debugreg[7] |= 2 << (2 * at); // G0 to G3
             }
         }
         let debug = kvm_guest_debug {

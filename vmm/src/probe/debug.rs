@@ -1,11 +1,11 @@
-//! Single steps and a breakpoint.
+//! Single steps and breakpoints.
 
 use kvm_ioctls::Kvm;
 
 use super::Finding;
 use super::scratch::{CODE, EXCEPTION_PORT, Level, STUB_BYTES, STUBS, Scratch};
 use crate::error::VmmError;
-use crate::kvm::Exit;
+use crate::kvm::{BREAKPOINTS, Exit};
 
 /// Eight NOPs; `out %al, $0x81; hlt`.
 const NOPS: [u8; 11] = [
@@ -31,7 +31,7 @@ pub fn steps_user(kvm: &Kvm) -> Result<Finding, VmmError> {
     }
     let entry = STUBS + 0x20 * STUB_BYTES;
     let mut scratch = Scratch::new(kvm, Level::User, &[0xcd, 0x20])?;
-    scratch.vcpu.single_step([None, Some(entry)])?;
+    scratch.vcpu.single_step([None, None, None, Some(entry)])?;
     let exit = scratch.run()?;
     Ok(match exit {
         Exit::Debug { pc, .. } if pc == entry => finding,
@@ -45,7 +45,7 @@ pub fn steps_user(kvm: &Kvm) -> Result<Finding, VmmError> {
 
 fn steps(kvm: &Kvm, level: Level) -> Result<Finding, VmmError> {
     let mut scratch = Scratch::new(kvm, level, &NOPS)?;
-    scratch.vcpu.single_step([None, None])?;
+    scratch.vcpu.single_step([None; 4])?;
     for done in 1..=8 {
         match scratch.run()? {
             Exit::Debug { pc, .. } if pc == CODE + done => {}
@@ -78,7 +78,7 @@ fn window_between_steps(kvm: &Kvm) -> Result<Option<Finding>, VmmError> {
     let mut scratch = Scratch::new(kvm, Level::Kernel, &OPENING)?;
     let mut done = 0;
     while done < OPENING.len() as u64 {
-        scratch.vcpu.single_step([None, None])?;
+        scratch.vcpu.single_step([None; 4])?;
         let exit = scratch.run()?;
         if !exit.is_step() {
             return Ok(Some(Finding::no(scratch.describe(exit))));
@@ -106,27 +106,32 @@ fn window_between_steps(kvm: &Kvm) -> Result<Option<Finding>, VmmError> {
     Ok(None)
 }
 
-/// Whether a hardware breakpoint stops the guest's kernel, and lets it go on.
+/// Whether each of the hardware breakpoints stops the guest's kernel, and lets it go on.
 pub fn hardware_breakpoint(kvm: &Kvm) -> Result<Finding, VmmError> {
     let mut scratch = Scratch::new(kvm, Level::Kernel, &NOPS)?;
-    let at = CODE + 4;
-    scratch.vcpu.debug([Some(at), None])?;
-    let exit = scratch.run()?;
-    match exit {
-        Exit::Debug { pc, .. } if pc == at => {}
-        Exit::PortOut { port: 0x81, .. } => {
-            return Ok(Finding::no("the guest ran past it"));
+    let places: [u64; BREAKPOINTS] = std::array::from_fn(|slot| CODE + 1 + slot as u64);
+    scratch.vcpu.debug(places.map(Some))?;
+    let mut last = None;
+    for at in places {
+        match scratch.run()? {
+            Exit::Debug { pc, .. } if pc == at => {}
+            Exit::Debug { pc, .. } if last == Some(pc) => {
+                return Ok(Finding::no(
+                    "stops at the instruction, but does not let it run afterwards (RFLAGS.RF)",
+                ));
+            }
+            Exit::PortOut { port: 0x81, .. } => {
+                return Ok(Finding::no("the guest ran past it"));
+            }
+            exit => return Ok(Finding::no(scratch.describe(exit))),
         }
-        exit => return Ok(Finding::no(scratch.describe(exit))),
+        last = Some(at);
+        scratch.vcpu.step_over();
     }
-    scratch.vcpu.step_over();
     let exit = scratch.run()?;
     Ok(match exit {
         Exit::PortOut { port: 0x81, .. } => {
-            Finding::yes("stops at the instruction, which then runs")
-        }
-        Exit::Debug { pc, .. } if pc == at => {
-            Finding::no("stops at the instruction, but does not let it run afterwards (RFLAGS.RF)")
+            Finding::yes("each of four stops at its instruction, which then runs")
         }
         exit => Finding::no(format!("behind it: {}", scratch.describe(exit))),
     })

@@ -33,7 +33,7 @@ pub fn trapped(kvm: &Kvm) -> Result<Finding, VmmError> {
     let entry = STUBS + u64::from(GP) * STUB_BYTES;
     let mut scratch = Scratch::new(kvm, Level::User, &READ)?;
     scratch.set_cr4(CR4_TSD)?;
-    scratch.vcpu.debug([Some(entry), None])?;
+    scratch.vcpu.debug([Some(entry), None, None, None])?;
     let exit = scratch.run()?;
     Ok(match exit {
         Exit::Debug { pc, .. } if pc == entry => {

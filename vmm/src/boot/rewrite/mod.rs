@@ -6,17 +6,20 @@
 //! * [`rdtsc`]: each RDTSC in the kernel becomes IN EAX, which exits; the VMM answers.
 //! * [`cr4`]: CR4.TSD, set at the start, survives the kernel's first load of CR4. The kernel then
 //!   keeps it (`cr4_init_shadow`), so that RDTSC in user space faults.
+//! * `later`: modules have RDTSC, too; where the kernel makes their code executable is found.
 //! * `clears`: where the kernel would clear or toggle TSD later, it no longer does.
 
 mod clears;
 pub mod cr4;
 mod follow;
+mod later;
 pub mod rdtsc;
 pub mod view;
 
 use serde::{Deserialize, Serialize};
 
 use super::elf::{Code, Elf, ElfError};
+pub use later::{FUNCTIONS as LATER_FUNCTIONS, LaterCode};
 
 /// What was changed in a kernel, and what was found and could not be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +41,8 @@ pub struct RewriteReport {
     pub cr4_patches: usize,
     /// Places that would have cleared or toggled TSD later, and no longer do. Linux has three.
     pub cr4_clears: usize,
+    /// Where the kernel makes memory executable, for the modules that it loads later.
+    pub later_code: LaterCode,
     /// Whether the code was found by section headers; if not, data in executable segments may
     /// have been taken for code.
     pub by_sections: bool,
@@ -62,9 +67,11 @@ pub fn close_rdtsc(file: &mut [u8]) -> Result<RewriteReport, ElfError> {
     let by_sections = elf.code_by_sections();
     let entry = elf.entry_address()?;
     let segments = view::View::segments_of(&elf);
+    let later_code = LaterCode::find(file, &elf);
 
     let mut report = RewriteReport {
         requested: true,
+        later_code,
         by_sections,
         ..Default::default()
     };

@@ -6,7 +6,7 @@
 
 use replay::Point;
 
-use super::{Branches, Count, Sought, rep};
+use super::{Branches, Count, Sought};
 use crate::error::VmmError;
 use crate::guest::Guest;
 use crate::guest::hash::{self, RFLAGS_RF, RFLAGS_STATUS};
@@ -34,7 +34,7 @@ impl Guest {
             branches.note_cost();
         }
         if std::mem::take(&mut branches.debugging) {
-            self.vcpu.debug([self.tsc_trap.address(), None])?;
+            self.vcpu.debug(self.breakpoints(None))?;
         }
         sought
     }
@@ -78,7 +78,7 @@ impl Guest {
                 branches.counter.alarm_after(left - skid)?;
             }
             let stopped = if near {
-                self.run_to_visit(point, left == 0)?
+                self.run_to_visit(point)?
             } else {
                 self.vcpu.run()?
             };
@@ -96,7 +96,7 @@ impl Guest {
         let Some(branches) = self.count.branches() else {
             return Ok(None);
         };
-        if !branches.debugging || !branches.plain {
+        if !branches.debugging {
             return Ok(None);
         }
         let regs = self.vcpu.regs();
@@ -128,55 +128,16 @@ impl Guest {
         }))
     }
 
-    /// Runs to the next time that the point's instruction is about to run, or has run in part.
-    fn run_to_visit(&mut self, point: &Point, here: bool) -> Result<Exit, VmmError> {
-        let regs = self.vcpu.regs();
-        if regs.rip == point.rip {
-            let repeated = rep::at(&self.vcpu, self.vm.memory(), &regs)?;
-            if let Some(branches) = self.count.branches() {
-                branches.plain = repeated.is_none();
-            }
-            match repeated {
-                Some(repeated) if here && regs.rcx > point.rcx => {
-                    return self.repeat_until(point, &repeated);
-                }
-                Some(repeated) => {
-                    let exit = self.run_to(repeated.end)?;
-                    if !matches!(exit, Exit::Debug { pc, .. } if pc == repeated.end) {
-                        return Ok(exit);
-                    }
-                }
-                None => self.vcpu.step_over(),
-            }
+    /// Runs to the next time that the point's instruction is about to run. It is no repeated one, see [`Guest::land`].
+    fn run_to_visit(&mut self, point: &Point) -> Result<Exit, VmmError> {
+        if self.vcpu.regs().rip == point.rip {
+            self.vcpu.step_over();
         }
         self.run_to(point.rip)
     }
 
-    /// Has the repeated instruction under RIP run until RCX is the point's: it is given only so many
-    /// repetitions as the log's guest had done.
-    fn repeat_until(&mut self, point: &Point, repeated: &rep::Repeated) -> Result<Exit, VmmError> {
-        let mut regs = self.vcpu.regs();
-        regs.rcx -= point.rcx;
-        self.vcpu.set_regs(regs);
-        let exit = self.run_to(repeated.end)?;
-        let mut regs = self.vcpu.regs();
-        let arrived = matches!(exit, Exit::Debug { pc, .. } if pc == repeated.end);
-        // It may have ended by what it compared; then it is over, as it would be by itself.
-        if arrived && regs.rcx == 0 && !repeated.ends_with(regs.rflags) {
-            regs.rip = point.rip;
-        }
-        regs.rcx = regs.rcx.wrapping_add(point.rcx);
-        self.vcpu.set_regs(regs);
-        if !arrived {
-            return Ok(exit);
-        }
-        self.vcpu.settle()?;
-        let (pc, dr6) = (point.rip, 0);
-        Ok(Exit::Debug { pc, dr6 })
-    }
-
     fn run_to(&mut self, address: u64) -> Result<Exit, VmmError> {
-        self.vcpu.debug([self.tsc_trap.address(), Some(address)])?;
+        self.vcpu.debug(self.breakpoints(Some(address)))?;
         if let Some(branches) = self.count.branches() {
             branches.debugging = true;
             branches.stops += 1;

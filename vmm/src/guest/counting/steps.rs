@@ -176,6 +176,7 @@ impl Guest {
 
     /// Enters the guest, to the end of a step at most.
     fn step(&mut self) -> Result<Exit, VmmError> {
+        let [trap, first, second, _] = self.breakpoints(None);
         let Count::Steps(steps) = &mut self.count else {
             return self.vcpu.run();
         };
@@ -186,10 +187,10 @@ impl Guest {
                 steps.note(exit);
                 return Ok(exit);
             }
-            let (trap, rip) = (self.tsc_trap.address(), self.vcpu.regs().rip);
+            let rip = self.vcpu.regs().rip;
             steps.entry = entries::from_user(&self.vcpu, self.vm.memory(), &self.vcpu.sregs()?)
                 .filter(|entry| Some(*entry) != trap && *entry != rip);
-            self.vcpu.single_step([trap, steps.entry])?;
+            self.vcpu.single_step([trap, first, second, steps.entry])?;
             steps.armed = true;
             steps.on = true;
         }
@@ -212,11 +213,12 @@ impl Guest {
 
     /// Runs a guest that isn't stepped, or not any more.
     fn run_unstepped(&mut self) -> Result<Exit, VmmError> {
+        let breakpoints = self.breakpoints(None);
         let Count::Steps(steps) = &mut self.count else {
             return self.vcpu.run();
         };
         if std::mem::take(&mut steps.on) {
-            self.vcpu.debug_all([self.tsc_trap.address(), None])?;
+            self.vcpu.debug_all(breakpoints)?;
             steps.armed = false;
             steps.shadow = false;
         }
