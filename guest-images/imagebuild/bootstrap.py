@@ -84,15 +84,15 @@ def _overlay(recipe, generated, target):
             archive.addfile(info, io.BytesIO(data))
 
 
-def run(recipe, generated, work, debs, mode, say):
-    """Makes `work`/root.tar and returns its path; `debs` keeps downloaded packages."""
+def run(recipe, more, generated, work, debs, mode, say):
+    """Makes `work`/root.tar, with the recipe's packages and `more`, and returns its path; `debs` keeps downloaded packages."""
     _overlay(recipe, generated, work / "overlay.tar")
     debs.mkdir(parents=True, exist_ok=True)
     archives = "/var/cache/apt/archives"
     target = work / "root.tar"
     command = [
         "mmdebstrap", f"--mode={mode}", "--variant=essential", "--format=tar", "--architectures=amd64",
-        f"--include={','.join(packages(recipe))}",
+        f"--include={','.join([*packages(recipe), *more])}",
         "--dpkgopt=path-exclude=/usr/share/doc/*",
         "--dpkgopt=path-include=/usr/share/doc/*/copyright",
         "--dpkgopt=path-exclude=/usr/share/man/*",
@@ -105,6 +105,8 @@ def run(recipe, generated, work, debs, mode, say):
         f"--setup-hook=mkdir -p \"$1\"{archives}",
         f"--setup-hook=sync-in {debs} {archives}",
         "--essential-hook=tar-in overlay.tar /",
+        # Some packages' alternatives want it, although manuals are left out.
+        "--essential-hook=mkdir -p \"$1\"/usr/share/man/man1",
         f"--customize-hook=sync-out {archives} {debs}",
         "--customize-hook=chroot \"$1\" /var/tmp/setup",
         "bookworm", str(target), "-",

@@ -14,6 +14,7 @@ import tempfile
 import time
 from random import Random
 
+import guest_loads
 import images
 import outside
 
@@ -22,23 +23,6 @@ DEBIAN_MIB = 512
 HISTORY = 512
 GUEST = ("10.77.2.100", 6379)
 BOOT_SECONDS_MAX = 300
-# Perl compiles each of its modules: processes, files read, files written.
-COMPILE = """#!/bin/sh
-n=0
-for module in $(ls /usr/lib/x86_64-linux-gnu/perl-base/*.pm | head -n {modules}); do
-    perl -c "$module" > /var/tmp/object.$n 2>&1
-    n=$((n + 1))
-done
-cat /var/tmp/object.* > /var/tmp/linked
-sync
-echo "compile: done $n" > /dev/console
-"""
-UNIT = """[Unit]
-After=redis-server.service
-[Service]
-Type=oneshot
-ExecStart=/compile.sh
-"""
 
 
 def say(text):
@@ -77,6 +61,7 @@ def compare(recorded, first, replayed, second):
         "put_off": recorded.get("landings_put_off"),
         "snapshots": recorded.get("snapshots"),
         "exits": recorded.get("exits"),
+        "later_rdtsc_closed": recorded.get("later_rdtsc_closed"),
         "log_bytes": recorded.get("log_bytes"),
         "log_entries": recorded.get("log_entries"),
         "record_seconds": recorded.get("seconds"),
@@ -93,7 +78,8 @@ def storm(args, folder):
     kernel = os.path.join(args.guests, "storm.elf")
     symbols = outside.symbols(kernel)
     log = os.path.join(folder, "log")
-    words = ["--kernel", kernel, "--cmdline", f"ticks={args.ticks} period={args.period}"]
+    kind = "" if args.kind is None else f" kind={args.kind}"
+    words = ["--kernel", kernel, "--cmdline", f"ticks={args.ticks} period={args.period}{kind}"]
     words += ["--memory", str(TINY_MIB), "--clock", args.clock, "--console", "none", "--log", log]
     recorded, first = finish(args, start(args, "record", *words), TINY_MIB)
     replayed, second = finish(args, start(args, "replay", "--log", log, *skid(args)), TINY_MIB)
@@ -208,18 +194,16 @@ def wait_for(console, text, process):
 
 
 def boot(args, folder):
-    """A Debian guest, from power-on through requests to its Redis beside a load like a compiler's."""
+    """A Debian guest, from power-on through requests to its Redis beside a load of its own."""
     disk, log = os.path.join(folder, "disk.raw"), os.path.join(folder, "log")
     console = os.path.join(folder, "console")
     images.copy(args.image, disk)
-    images.put(disk, COMPILE.format(modules=args.modules), "compile.sh", 0o755)
-    images.put(disk, UNIT, "etc/systemd/system/compile.service")
-    images.link(disk, "etc/systemd/system/multi-user.target.wants/compile.service", "../compile.service")
+    guest_loads.install(disk, args.load, args.count)
     words = ["--image", disk, "--memory", str(DEBIAN_MIB), "--bridge", "br0", "--clock", args.clock]
     process = start(args, "record", *words, "--console", f"file:{console}", "--log", log)
     try:
         answered = requests(args.requests)
-        compiled = wait_for(console, "compile: done", process)
+        ended = wait_for(console, guest_loads.DONE, process)
         process.send_signal(signal.SIGTERM)
         recorded, first = finish(args, process, DEBIAN_MIB)
     finally:
@@ -227,7 +211,8 @@ def boot(args, folder):
     os.remove(disk)
     replayed, second = finish(args, start(args, "replay", "--log", log, *skid(args)), DEBIAN_MIB)
     result = compare(recorded, first, replayed, second)
-    return {"boot": args.name, "requests": args.requests, "answer_seconds": answered, "compiled": compiled} | result
+    about = {"boot": args.name, "load": args.load, "requests": args.requests, "answer_seconds": answered, "said": ended}
+    return about | result
 
 
 def memtest(args, folder):
@@ -272,8 +257,10 @@ def main():
     parser.add_argument("--skid", type=int)
     parser.add_argument("--ticks", type=int, default=1000)
     parser.add_argument("--period", type=int, default=200_000)
+    parser.add_argument("--kind", type=int, help="only this kind of work, see storm.s")
     parser.add_argument("--requests", type=int, default=1000)
-    parser.add_argument("--modules", type=int, default=20)
+    parser.add_argument("--load", choices=sorted(guest_loads.LOADS), default="compile")
+    parser.add_argument("--count", type=int, default=20, help="how big the load is")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seconds-max", type=int, default=3600)

@@ -9,12 +9,14 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--boots", type=int, required=True)
 parser.add_argument("--clocks", type=int, required=True)
 parser.add_argument("--memtests", type=int, required=True)
+parser.add_argument("--jvms", type=int, required=True)
 parser.add_argument("--json", action="store_true")
 args = parser.parse_args()
 measured = [json.loads(line) for line in sys.stdin if line.strip()]
 storms = [m for m in measured if "storm" in m]
 memtests = [m for m in measured if "memtest" in m]
-boots = [m for m in measured if "boot" in m]
+boots = [m for m in measured if m.get("load") == "compile"]
+jvms = [m for m in measured if m.get("load") == "jvm"]
 replicated = {m["replicated"]: m for m in measured if "replicated" in m}
 medians = [m["stops_per_branch_median"] for m in storms + boots if m["stops_per_branch_median"]]
 
@@ -46,17 +48,23 @@ def figures(clock):
 
 over = [m for m in storms if "overshoots" in m]
 report = {
-    # Three storms, and what was asked for; what broke off isn't there.
-    "ok": (len(storms), len(boots), len(memtests), len(replicated)) == (3, args.boots, args.memtests, args.clocks)
-    and all(m["same"] for m in storms + boots + memtests)
+    # Four storms, and what was asked for; what broke off isn't there.
+    "ok": (len(storms), len(boots), len(jvms), len(memtests), len(replicated))
+    == (4, args.boots, args.jvms, args.memtests, args.clocks)
+    and all(m["same"] for m in storms + boots + jvms + memtests)
+    and all(m["later_rdtsc_closed"] for m in boots)
     and all(m["divergences"] == 0 for m in replicated.values()),
-    "async_interrupts": sum(m["landings"] or 0 for m in storms + boots + memtests),
+    "async_interrupts": sum(m["landings"] or 0 for m in storms + boots + jvms + memtests),
     "landed_elsewhere": sum(m["landed_elsewhere"] for m in storms),
     "over_skid_interrupts": sum(m["interrupts"] for m in over),
     "overshoots_repaired": sum(m["overshoots"] for m in over),
     "boots_replayed": len(boots),
     "boots_identical": sum(m["same"] for m in boots),
+    # In kernel modules, as they were loaded; the least of all boots.
+    "module_rdtsc_closed": min((m["later_rdtsc_closed"] or 0 for m in boots), default=0),
     "memtest_identical": all(m["same"] for m in memtests) if memtests else None,
+    "jvm_identical": all(m["same"] for m in jvms) if jvms else None,
+    "jvm_landings": sum(m["landings"] or 0 for m in jvms),
     "memtest_landings": sum(m["landings"] or 0 for m in memtests),
     "stops_per_branch_median": statistics.median(medians) if medians else None,
     "replay_over_record_time": [
