@@ -28,7 +28,7 @@ pub fn run(data: &[u8]) {
             slot(&[&first, &sector(source.rest())]);
         }
         2 => {
-            let sector = sealed(b"ftdarea1", &AREA, source.rest());
+            let sector = sealed(b"ftdarea2", &AREA, source.rest());
             if let Some(header) = Header::decode(&sector) {
                 assert_eq!(Header::decode(&header.encode()), Some(header));
             }

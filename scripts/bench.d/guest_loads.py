@@ -2,9 +2,10 @@
 
 import images
 
-# Kernel modules with RDTSC in them; then Perl compiles each of its own: processes, files read, files written.
+# Kernel modules with RDTSC in them, and a program of little else; then Perl compiles each of its own: processes, files read, files written.
 COMPILE = """#!/bin/sh
 modprobe -a kvm jitterentropy_rng
+said=$(/tsc)
 n=0
 for module in $(ls /usr/lib/x86_64-linux-gnu/perl-base/*.pm | head -n {count}); do
     perl -c "$module" > /var/tmp/object.$n 2>&1
@@ -12,7 +13,7 @@ for module in $(ls /usr/lib/x86_64-linux-gnu/perl-base/*.pm | head -n {count}); 
 done
 cat /var/tmp/object.* > /var/tmp/linked
 sync
-echo "load: done $n" > /dev/console
+echo "load: done $n $said" > /dev/console
 """
 # Clojure on a JVM: code compiled, run and patched while it runs, threads, garbage, signals for its own faults, and
 # the time read all along, which must not go back.
@@ -38,8 +39,10 @@ LOADS = {"compile": COMPILE, "jvm": JVM}
 DONE = "load: done"
 
 
-def install(disk, load, count):
-    """Has the guest of the image `disk` run `load`, so big as `count` says, when it starts."""
+def install(disk, load, count, guests):
+    """Has the guest of the image `disk` run `load`, so big as `count` says, when it starts. `guests` is where tiny
+    guests were built."""
+    images.put_program(disk, f"{guests}/tsc", "tsc")
     images.put(disk, LOADS[load].format(count=count), "load.sh", 0o755)
     images.put(disk, UNIT, "etc/systemd/system/load.service")
     images.link(disk, "etc/systemd/system/multi-user.target.wants/load.service", "../load.service")

@@ -28,6 +28,11 @@ def put(image, text, path, mode=0o644):
         debugfs(image, f"write {source} {path}")
 
 
+def put_program(image, source, path):
+    debugfs(image, f"write {source} {path}")
+    debugfs(image, f"set_inode_field {path} mode 0100755")
+
+
 def link(image, path, target):
     debugfs(image, f"symlink {path} {target}")
 

@@ -198,7 +198,7 @@ def boot(args, folder):
     disk, log = os.path.join(folder, "disk.raw"), os.path.join(folder, "log")
     console = os.path.join(folder, "console")
     images.copy(args.image, disk)
-    guest_loads.install(disk, args.load, args.count)
+    guest_loads.install(disk, args.load, args.count, args.guests)
     words = ["--image", disk, "--memory", str(DEBIAN_MIB), "--bridge", "br0", "--clock", args.clock]
     process = start(args, "record", *words, "--console", f"file:{console}", "--log", log)
     try:

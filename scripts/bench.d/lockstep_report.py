@@ -52,7 +52,7 @@ report = {
     "ok": (len(storms), len(boots), len(jvms), len(memtests), len(replicated))
     == (4, args.boots, args.jvms, args.memtests, args.clocks)
     and all(m["same"] for m in storms + boots + jvms + memtests)
-    and all(m["later_rdtsc_closed"] for m in boots)
+    and all(m["later_rdtsc_closed"] and "tsc: ok" in m["said"] for m in boots)
     and all(m["divergences"] == 0 for m in replicated.values()),
     "async_interrupts": sum(m["landings"] or 0 for m in storms + boots + jvms + memtests),
     "landed_elsewhere": sum(m["landed_elsewhere"] for m in storms),
@@ -62,6 +62,8 @@ report = {
     "boots_identical": sum(m["same"] for m in boots),
     # In kernel modules, as they were loaded; the least of all boots.
     "module_rdtsc_closed": min((m["later_rdtsc_closed"] or 0 for m in boots), default=0),
+    # RDTSC and RDTSCP in a loop in user space.
+    "user_rdtsc_ok": all("tsc: ok" in m["said"] for m in boots),
     "memtest_identical": all(m["same"] for m in memtests) if memtests else None,
     "jvm_identical": all(m["same"] for m in jvms) if jvms else None,
     "jvm_landings": sum(m["landings"] or 0 for m in jvms),

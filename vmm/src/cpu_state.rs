@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use fpu::Fpu;
 
-use crate::boot::rewrite::LATER_FUNCTIONS;
 use crate::error::VmmError;
 use crate::kvm::Vcpu;
 
@@ -48,10 +47,10 @@ pub struct CpuState {
 /// What the vCPU loop itself remembers between entries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunState {
-    /// Address of the breakpoint on the guest's #GP entry, once it is armed.
-    pub gp_breakpoint: Option<u64>,
-    /// Addresses of the breakpoints where the guest's kernel makes memory executable.
-    pub later_code: [Option<u64>; LATER_FUNCTIONS],
+    /// Addresses of the breakpoints on the guest's #GP and #UD entries, once they are armed.
+    pub tsc_breakpoints: [Option<u64>; 2],
+    /// That of the breakpoint where the guest's kernel makes memory executable.
+    pub later_code: Option<u64>,
     /// The guest executed HLT and waits for an interrupt.
     pub halted: bool,
 }

@@ -26,7 +26,7 @@ const CANDIDATES_OFFSET: u64 = ROWS_OFFSET + GENERATIONS * ROW_BYTES as u64;
 /// What the whole takes, in bytes.
 pub const AREA_BYTES: u64 = CANDIDATES_OFFSET + 65_536;
 
-const MAGIC: &[u8; 8] = b"ftdarea1";
+const MAGIC: &[u8; 8] = b"ftdarea2";
 /// Bytes of a header or record that mean something: one sector of any disk there is, which most of
 /// them write whole or not at all.
 pub(super) const USED_BYTES: usize = 512;

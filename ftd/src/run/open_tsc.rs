@@ -22,7 +22,7 @@ impl OpenTsc {
         let later = guest.later_rdtsc();
         if later.left > self.later.left {
             tracing::warn!(
-                "the guest's kernel has loaded a module with {} RDTSC instructions that could not be rewritten: \
+                "the guest's kernel has loaded code with RDTSC in {} places that could not be rewritten: \
                  they read this host's counter, and the backup may diverge (it is then repaired by a new copy)",
                 later.left - self.later.left
             );

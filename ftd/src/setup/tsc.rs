@@ -48,7 +48,7 @@ mod tests {
             cr4_patches: 2,
             cr4_clears: 3,
             later_code: LaterCode {
-                functions: [Some(1), None],
+                function: Some(1),
                 is_closed: true,
             },
             by_sections: true,

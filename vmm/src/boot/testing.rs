@@ -45,6 +45,31 @@ pub fn elf(code: &[u8], sections: bool) -> Vec<u8> {
     file
 }
 
+/// Gives an ELF with a section a symbol table, with its strings in another section.
+pub fn add_symbols(file: &mut Vec<u8>, symbols: &[(&str, u64)]) {
+    let mut strings = vec![0];
+    let mut table = vec![0; 24];
+    for (name, value) in symbols {
+        let mut symbol = [0; 24];
+        put(&mut symbol, 0, &(strings.len() as u32).to_le_bytes());
+        put(&mut symbol, 8, &value.to_le_bytes());
+        table.extend(symbol);
+        strings.extend(name.as_bytes());
+        strings.push(0);
+    }
+    put(file, 60, &3_u16.to_le_bytes());
+    for (section, kind, contents, strings_at) in
+        [(0x840, 2_u32, &table, 2_u32), (0x880, 3, &strings, 0)]
+    {
+        let offset = file.len() as u64;
+        put(file, section + 4, &kind.to_le_bytes());
+        put(file, section + 24, &offset.to_le_bytes());
+        put(file, section + 32, &(contents.len() as u64).to_le_bytes());
+        put(file, section + 40, &strings_at.to_le_bytes());
+        file.extend_from_slice(contents);
+    }
+}
+
 /// A bzImage with one setup sector and this payload.
 pub fn bzimage(payload: &[u8]) -> Vec<u8> {
     let mut file = vec![0; 1024];

@@ -193,14 +193,13 @@ impl Guest {
         Ok(true)
     }
 
-    /// Has the guest stop where it leaves the repeated instruction that ends at `end`. None of the other
-    /// breakpoints but that of #GP lies on the way.
+    /// Has the guest stop where it leaves the repeated instruction that ends at `end`. Of the other breakpoints only
+    /// those of exceptions can lie on the way.
     fn leave(&mut self, end: u64) -> Result<(), VmmError> {
         let fault = entries::of_vector(self.vm.memory(), &self.vcpu.sregs()?, entries::PAGE_FAULT);
-        let ways = [Some(end), fault];
-        self.vcpu
-            .debug([self.tsc_trap.address(), ways[0], ways[1], None])?;
-        self.leaving = Some(ways);
+        let [gp, ud] = self.tsc_trap.addresses();
+        self.vcpu.debug([gp, ud, Some(end), fault])?;
+        self.leaving = Some([Some(end), fault]);
         Ok(())
     }
 

@@ -24,7 +24,7 @@ pub use later_code::LaterRdtsc;
 use replay::Point;
 use tsc_trap::{TrappedRdtsc, TscTrap};
 
-use crate::boot::{BootState, rewrite::LATER_FUNCTIONS};
+use crate::boot::BootState;
 use crate::clock::Clock;
 use crate::cpu_state::RunState;
 use crate::error::VmmError;
@@ -59,7 +59,7 @@ pub struct Guest {
     awaits_window: bool,
     tsc_trap: TscTrap,
     /// Where the guest's kernel makes memory executable.
-    later_code: [Option<u64>; LATER_FUNCTIONS],
+    later_code: Option<u64>,
     later_rdtsc: LaterRdtsc,
     dirty: PageSet,
 }
@@ -116,7 +116,7 @@ impl Guest {
             followed: true,
             awaits_window: false,
             tsc_trap: TscTrap::default(),
-            later_code: [None; LATER_FUNCTIONS],
+            later_code: None,
             later_rdtsc: LaterRdtsc::default(),
             dirty,
         }
@@ -130,15 +130,15 @@ impl Guest {
         sregs.interrupt_bitmap = [0; 4];
         self.vcpu.set_sregs(&sregs)?;
         self.vcpu.set_regs(state.regs());
-        self.later_code = state.rewrite.later_code.functions;
+        self.later_code = state.rewrite.later_code.function;
         self.vcpu.debug(self.breakpoints(None))?;
         self.vcpu.settle()
     }
 
     /// Those that are armed all along, and one `more`.
     fn breakpoints(&self, more: Option<u64>) -> [Option<u64>; BREAKPOINTS] {
-        let [first, second] = self.later_code;
-        [self.tsc_trap.address(), first, second, more]
+        let [fault, undefined] = self.tsc_trap.addresses();
+        [fault, undefined, self.later_code, more]
     }
 
     /// Synchronous exits since power-on: the n of `Position::Exit(n)`.
@@ -348,7 +348,7 @@ impl Guest {
             Exit::Debug { pc, .. } => match access.rdtsc {
                 Some(rdtsc) => rdtsc.emulate(vcpu, machine.tsc())?,
                 None => {
-                    if later_code.contains(&Some(pc)) {
+                    if *later_code == Some(pc) {
                         later_rdtsc.add(later_code::close(memory, &vcpu.regs(), &vcpu.sregs()?));
                     }
                     vcpu.step_over();
@@ -380,7 +380,7 @@ impl Guest {
 
     fn run_state(&self) -> RunState {
         RunState {
-            gp_breakpoint: self.tsc_trap.address(),
+            tsc_breakpoints: self.tsc_trap.addresses(),
             later_code: self.later_code,
             halted: self.halted,
         }

@@ -44,7 +44,7 @@ impl Guest {
             .map_err(|error| VmmError::BadSnapshot(error.to_string()))?;
         self.vcpu.settle()?;
         cpu.load(&mut self.vcpu)?;
-        self.tsc_trap.restore(cpu.run_state().gp_breakpoint);
+        self.tsc_trap.restore(cpu.run_state().tsc_breakpoints);
         self.later_code = cpu.run_state().later_code;
         self.vcpu.debug(self.breakpoints(None))?;
         self.halted = cpu.run_state().halted;

@@ -1,13 +1,14 @@
 //! RDTSC and RDTSCP in the guest's user space.
 //!
-//! CR4.TSD makes them raise #GP at CPL3 (SDM vol. 2, RDTSC). A hardware breakpoint on the guest's
-//! #GP entry gives the VMM each #GP before the guest's handler runs an instruction: if RDTSC caused
-//! it, the VMM undoes the exception and answers with virtual time; if not, the handler runs on.
+//! CR4.TSD makes them raise #GP at CPL3 (SDM vol. 2, RDTSC). Where CPUID hides RDTSCP, KVM has it raise #UD, at any
+//! level; a program that didn't ask is answered all the same. Hardware breakpoints on the guest's entries of both give
+//! the VMM each exception before the guest's handler runs an instruction: if one of the two caused it, the VMM undoes
+//! it and answers with virtual time; if not, the handler runs on.
 
 use devices::GuestMemory;
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 
-use super::entries::{self, GENERAL_PROTECTION};
+use super::entries::{self, GENERAL_PROTECTION, UNDEFINED};
 use super::paging;
 use crate::error::VmmError;
 use crate::kvm::Vcpu;
@@ -19,17 +20,21 @@ const LOOK_EVERY_EARLY: u64 = 32;
 const LOOK_EVERY: u64 = 1024;
 const EARLY_EXITS: u64 = 200_000;
 
-/// The breakpoint on the guest's #GP entry.
+/// The exceptions that may be theirs.
+const VECTORS: [u8; 2] = [GENERAL_PROTECTION, UNDEFINED];
+
+/// The breakpoints on the guest's entries.
 #[derive(Debug, Default)]
 pub struct TscTrap {
-    address: Option<u64>,
+    /// Of [`VECTORS`].
+    addresses: [Option<u64>; 2],
     lost: bool,
 }
 
 impl TscTrap {
-    /// Where it is armed.
-    pub fn address(&self) -> Option<u64> {
-        self.address
+    /// Where they are armed.
+    pub fn addresses(&self) -> [Option<u64>; 2] {
+        self.addresses
     }
 
     /// Whether the guest was seen to have cleared CR4.TSD: its user space may read the host's
@@ -38,13 +43,13 @@ impl TscTrap {
         self.lost
     }
 
-    /// Has it where a snapshot had it, to be armed there.
-    pub fn restore(&mut self, address: Option<u64>) {
-        self.address = address;
+    /// Has them where a snapshot had them, to be armed there.
+    pub fn restore(&mut self, addresses: [Option<u64>; 2]) {
+        self.addresses = addresses;
     }
 
-    /// Looks now and then, at exits that every replica has alike, where the guest's #GP entry is: whether the
-    /// breakpoint is to be armed anew.
+    /// Looks now and then, at exits that every replica has alike, where the guest's entries are: whether the
+    /// breakpoints are to be armed anew.
     pub fn watch(
         &mut self,
         exits: u64,
@@ -61,28 +66,31 @@ impl TscTrap {
         }
         let sregs = vcpu.sregs()?;
         if sregs.cr4 & CR4_TSD == 0 {
-            self.lost |= self.address.is_some();
+            self.lost |= self.addresses[0].is_some();
             return Ok(false);
         }
-        let entry = entries::of_vector(memory, &sregs, GENERAL_PROTECTION).or(self.address);
-        let moved = entry != self.address;
-        self.address = entry;
-        Ok(moved)
+        let before = self.addresses;
+        for (address, vector) in self.addresses.iter_mut().zip(VECTORS) {
+            *address = entries::of_vector(memory, &sregs, vector).or(*address);
+        }
+        Ok(self.addresses != before)
     }
 
-    /// At a debug exit: the RDTSC that caused the #GP, if that is what it was.
+    /// At a debug exit: the RDTSC or RDTSCP that caused the exception, if that is what it was.
     pub fn inspect(
         &self,
         vcpu: &Vcpu,
         memory: &GuestMemory,
         pc: u64,
     ) -> Result<Option<TrappedRdtsc>, VmmError> {
-        if self.address != Some(pc) {
+        let [gp, ud] = self.addresses.map(|address| address == Some(pc));
+        if !gp && !ud {
             return Ok(None);
         }
         let (regs, sregs) = (vcpu.regs(), vcpu.sregs()?);
         let mut frame = [0u8; 48];
-        if !paging::read(memory, &sregs, regs.rsp, &mut frame) {
+        let bytes = if gp { 48 } else { 40 };
+        if !paging::read(memory, &sregs, regs.rsp, &mut frame[..bytes]) {
             return Ok(None);
         }
         let word = |i: usize| {
@@ -90,7 +98,9 @@ impl TscTrap {
             bytes.copy_from_slice(&frame[i * 8..i * 8 + 8]);
             u64::from_le_bytes(bytes)
         };
-        let [error, rip, cs, rflags, rsp, ss] = [0, 1, 2, 3, 4, 5].map(word);
+        // #GP has an error code besides; #UD has none.
+        let error = if gp { word(0) } else { 0 };
+        let [rip, cs, rflags, rsp, ss] = [0, 1, 2, 3, 4].map(|i| word(i + usize::from(gp)));
         if error != 0 || cs & 3 != 3 {
             return Ok(None);
         }
@@ -102,7 +112,7 @@ impl TscTrap {
             paging::read(memory, &sregs, rip.wrapping_add(2), &mut code[2..]);
         }
         let aux = match code {
-            [_, 0x31, _] => false,
+            [_, 0x31, _] if gp => false,
             [_, 0x01, 0xf9] => true,
             _ => return Ok(None),
         };
@@ -123,7 +133,7 @@ impl TscTrap {
     }
 }
 
-/// A #GP entry that RDTSC or RDTSCP caused, ready to be undone.
+/// An exception that RDTSC or RDTSCP caused, ready to be undone.
 #[derive(Debug)]
 pub struct TrappedRdtsc {
     regs: kvm_regs,

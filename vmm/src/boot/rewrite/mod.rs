@@ -19,7 +19,7 @@ pub mod view;
 use serde::{Deserialize, Serialize};
 
 use super::elf::{Code, Elf, ElfError};
-pub use later::{FUNCTIONS as LATER_FUNCTIONS, LaterCode};
+pub use later::LaterCode;
 
 /// What was changed in a kernel, and what was found and could not be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,5 @@
 use super::super::kernel::KernelImage;
-use super::super::testing::{CODE_OFFSET, LINKED, elf};
+use super::super::testing::{CODE_OFFSET, LINKED, add_symbols, elf};
 use super::*;
 use proptest::prelude::*;
 
@@ -201,5 +201,31 @@ proptest! {
     fn random_code_never_panics(code in proptest::collection::vec(any::<u8>(), 1..600)) {
         let mut file = elf(&code, true);
         let _ = close_rdtsc(&mut file);
+    }
+}
+
+/// By the names of versions of Linux: to 6.1, 6.2 to 6.8, 6.9 to 6.12, later.
+#[test]
+fn modules_go_by_another_function_in_other_versions() {
+    const X: (&str, u64) = ("set_memory_x", 1);
+    const ROX: (&str, u64) = ("set_memory_rox", 2);
+    const BY_ROX: (&str, u64) = ("module_enable_text_rox", 3);
+    const COPIED: (&str, u64) = ("execmem_update_copy", 4);
+    let cases = [
+        (&[X][..], Some(1), true),
+        (&[X, ROX], Some(1), true),
+        (&[X, ROX, BY_ROX], Some(2), true),
+        (&[X, ROX, BY_ROX, COPIED], Some(2), false),
+        (&[("main", 5)], None, false),
+    ];
+    for (symbols, function, is_closed) in cases {
+        let mut file = elf(&[0x90, 0xf4], true);
+        add_symbols(&mut file, symbols);
+        let report = close_rdtsc(&mut file).unwrap();
+        let expected = LaterCode {
+            function,
+            is_closed,
+        };
+        assert_eq!(report.later_code, expected, "{symbols:?}");
     }
 }

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::testing::{LINKED, elf, put};
+use super::super::testing::{LINKED, add_symbols, elf};
 use super::*;
 
 const BASE: u64 = LINKED;
@@ -165,27 +165,10 @@ fn no_table_no_functions() {
 #[test]
 fn a_symbol_table_comes_first() {
     let mut file = kernel(&table(&symbols(), Order::Before));
-    let (strings, symtab) = (file.len(), file.len() + 0x20);
-    file.resize(symtab + 3 * 24, 0);
-    put(&mut file, strings, b"\0set_memory_x_not\0set_memory_x\0");
-    for (number, (name, value)) in [(0_u32, 0_u64), (1, 1), (18, 0x1234)]
-        .into_iter()
-        .enumerate()
-    {
-        put(&mut file, symtab + number * 24, &name.to_le_bytes());
-        put(&mut file, symtab + number * 24 + 8, &value.to_le_bytes());
-    }
-    // Beside the code: the symbols, whose strings are the section behind.
-    put(&mut file, 60, &3_u16.to_le_bytes());
-    for (section, kind, offset, bytes, link) in [
-        (0x840, 2_u32, symtab, 3 * 24, 2_u32),
-        (0x880, 3, strings, 0x20, 0),
-    ] {
-        put(&mut file, section + 4, &kind.to_le_bytes());
-        put(&mut file, section + 24, &(offset as u64).to_le_bytes());
-        put(&mut file, section + 32, &(bytes as u64).to_le_bytes());
-        put(&mut file, section + 40, &link.to_le_bytes());
-    }
+    add_symbols(
+        &mut file,
+        &[("set_memory_x_not", 1), ("set_memory_x", 0x1234)],
+    );
     assert_eq!(found(&file), [Some(0x1234), None, None]);
 }
 

@@ -176,7 +176,7 @@ impl Guest {
 
     /// Enters the guest, to the end of a step at most.
     fn step(&mut self) -> Result<Exit, VmmError> {
-        let [trap, first, second, _] = self.breakpoints(None);
+        let [fault, undefined, later, _] = self.breakpoints(None);
         let Count::Steps(steps) = &mut self.count else {
             return self.vcpu.run();
         };
@@ -189,8 +189,9 @@ impl Guest {
             }
             let rip = self.vcpu.regs().rip;
             steps.entry = entries::from_user(&self.vcpu, self.vm.memory(), &self.vcpu.sregs()?)
-                .filter(|entry| Some(*entry) != trap && *entry != rip);
-            self.vcpu.single_step([trap, first, second, steps.entry])?;
+                .filter(|entry| ![fault, undefined].contains(&Some(*entry)) && *entry != rip);
+            self.vcpu
+                .single_step([fault, undefined, later, steps.entry])?;
             steps.armed = true;
             steps.on = true;
         }
