@@ -2,7 +2,8 @@
 
 import images
 
-# Kernel modules with RDTSC in them, and a program of little else; then Perl compiles each of its own: processes, files read, files written.
+# Kernel modules with RDTSC in them, and a program of little else; then Perl compiles each of its own: processes,
+# files read, files written.
 COMPILE = """#!/bin/sh
 modprobe -a kvm jitterentropy_rng
 said=$(/tsc)

@@ -261,8 +261,8 @@ const PROBES: [(Row, Probe); 15] = [
         row(
             "hardware-breakpoint",
             FullGuests,
-            Degraded,
-            "the same, when a #GP has another cause",
+            Missing,
+            "the same, when a #GP has another cause, and for RDTSC in kernel modules",
             ELSEWHERE,
         ),
         debug::hardware_breakpoint,

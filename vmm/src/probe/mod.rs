@@ -80,7 +80,11 @@ pub fn run(probe: Probe, kvm: &Kvm) -> Finding {
 /// What every guest needs and that is quick to find out.
 const EVERY_GUEST: [Probe; 2] = [msrs::filter, msrs::user_space];
 /// What a guest with a Linux kernel needs besides.
-const LINUX: [Probe; 2] = [instructions::kernel, tsc::trapped];
+const LINUX: [Probe; 3] = [
+    instructions::kernel,
+    tsc::trapped,
+    debug::hardware_breakpoint,
+];
 
 /// Checks that guests can run here; `linux`: those with a Linux kernel.
 ///

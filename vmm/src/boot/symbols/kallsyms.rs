@@ -28,6 +28,9 @@ const TOKEN_MAX: usize = 128;
 const NAME_MAX: usize = 513;
 /// Linux has a quarter of a million.
 const SYMBOLS_MAX: usize = 1 << 20;
+/// Places that look like a part of the table and are looked at more closely: the file is not ours, and must not
+/// keep the loader busy.
+const CANDIDATES_MAX: usize = 4;
 /// All of Linux is linked above.
 const KERNEL: u64 = 0xffff_ffff_8000_0000;
 
@@ -49,12 +52,17 @@ impl<'a> Table<'a> {
         (0..=last)
             .step_by(8)
             .filter(|at| is_index(&data[*at..at + INDEX_BYTES]))
-            .find_map(|index| Table::around(data, index))
+            .filter_map(|index| Some((index, tokens(data, index)?)))
+            .take(CANDIDATES_MAX)
+            .find_map(|(index, tokens)| Table::around(data, index, tokens))
     }
 
-    /// The table whose token index is at `index`.
-    fn around(data: &'a [u8], index: usize) -> Option<Table<'a>> {
-        let (tokens_at, tokens) = tokens(data, index)?;
+    /// The table with these tokens, whose index is at `index`.
+    fn around(
+        data: &'a [u8],
+        index: usize,
+        (tokens_at, tokens): (usize, Vec<&'a [u8]>),
+    ) -> Option<Table<'a>> {
         let (markers_at, markers) = markers_before(data, tokens_at)?;
         let (names_at, count) = names(data, markers_at, &markers)?;
         let size = count * 4;
@@ -171,7 +179,7 @@ fn markers(data: &[u8], end: usize) -> Option<(usize, Vec<usize>)> {
     while markers[markers.len() - 1] != 0 {
         at = at.checked_sub(4)?;
         let marker = u32_at(data, at) as usize;
-        if marker >= markers[markers.len() - 1] {
+        if marker >= markers[markers.len() - 1] || markers.len() > SYMBOLS_MAX / STRIDE {
             return None;
         }
         markers.push(marker);
@@ -189,6 +197,7 @@ fn names(data: &[u8], markers_at: usize, markers: &[usize]) -> Option<(usize, us
         .filter(|at| at.is_multiple_of(8))
         .map(|at| (at, u64_at(data, at - 8) as usize))
         .filter(|(_, count)| count.div_ceil(STRIDE) == markers.len())
+        .take(CANDIDATES_MAX)
         .find(|(at, count)| fits(&data[*at..markers_at], *count, markers))
 }
 

@@ -214,14 +214,13 @@ impl Guest {
 
     /// Runs a guest that isn't stepped, or not any more.
     fn run_unstepped(&mut self) -> Result<Exit, VmmError> {
-        let breakpoints = self.breakpoints(None);
         let Count::Steps(steps) = &mut self.count else {
             return self.vcpu.run();
         };
         if std::mem::take(&mut steps.on) {
-            self.vcpu.debug_all(breakpoints)?;
             steps.armed = false;
             steps.shadow = false;
+            self.vcpu.debug_all(self.breakpoints(None))?;
         }
         loop {
             let exit = self.vcpu.run()?;
