@@ -54,6 +54,7 @@ def parser():
     machine_options(sub)
     sub.add_argument("--client", action="store_true", help="run CMD in the namespace, not on host1")
     sub.add_argument("--env", action="append", default=[], metavar="K=V")
+    sub.add_argument("--limit", type=int, metavar="S", help="fail with the hosts' consoles after S seconds")
     sub = command("exec", "run CMD on a host; returns its status", host=True, trailing="+")
     sub.add_argument("--env", action="append", default=[], metavar="K=V")
     sub.add_argument("--cwd", help="directory (default: the caller's, or /)")
@@ -163,16 +164,25 @@ def run_once(args):
     def interrupted(number, _frame):
         raise KeyboardInterrupt(number)
 
+    def too_late(*_):
+        evidence = "\n".join(
+            f"{host.name} takes {host.load():.0%} of a CPU\n{host.evidence()}" for host in chosen.hosts()
+        )
+        raise TestbedError(f"{args.argv[0]} has not ended within {args.limit} s\n{evidence}")
+
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupted)
     chosen.up(options, with_parent=True)
     try:
+        if args.limit:
+            signal.signal(signal.SIGALRM, too_late)
+            signal.alarm(args.limit)
         if args.client:
             return client(chosen.namespace, chosen.name, args.argv, environment(args.env))
         status, _ = session.execute(chosen.host(1), args.argv, environment(args.env))
         return status
     finally:
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGALRM):
             signal.signal(number, signal.SIG_IGN)
         chosen.down()
 

@@ -4,6 +4,7 @@ import os
 import select
 import signal
 import subprocess
+import time
 
 import network
 from common import TestbedError, die_with_parent, enter_namespace, tail
@@ -26,14 +27,20 @@ CMDLINE = (
 )
 
 
-def start_time(pid):
-    """When the process started, in ticks since boot, or None if it is gone; with the pid, its identity."""
+def stat(pid):
+    """What proc(5) tells of a process in its `stat`, from the state on; None if it is gone."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as handle:
             fields = handle.read().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in "ZX" else int(fields[19])
+    return None if fields[0] in "ZX" else fields
+
+
+def start_time(pid):
+    """When the process started, in ticks since boot, or None if it is gone; with the pid, its identity."""
+    fields = stat(pid)
+    return fields and int(fields[19])
 
 
 def boot_id():
@@ -139,8 +146,18 @@ class Host:
             raise TestbedError(f"{self.name} ended while starting\n{self.evidence()}")
         return False
 
+    def load(self):
+        """Of one CPU, what the host takes right now: near 0 if it waits for something, 1 if it spins."""
+        def ticks():
+            fields = stat(self.pid())
+            return int(fields[11]) + int(fields[12]) if fields else 0
+
+        before = ticks()
+        time.sleep(1)
+        return (ticks() - before) / os.sysconf("SC_CLK_TCK")
+
     def evidence(self):
-        """What is known of a start that failed."""
+        """What is known of a host that failed."""
         parts = []
         for title, path in (("console", self.console), ("qemu", self.qemu_log)):
             text = tail(path, 40)
