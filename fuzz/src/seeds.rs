@@ -16,7 +16,10 @@ use replay::protocol::{
     Ack, ByeReason, Commit, DiskFacts, EndReason, Facts, Hello, Join, Message, PROTOCOL_VERSION,
     PageHash, PageHashes, RejectReason, Welcome,
 };
-use replay::{EncodedEpoch, EpochBuilder, Event, Marks, Page, Point, Position, RamShare, Snapshot};
+use replay::{
+    EncodedEpoch, EpochBuilder, Event, Marks, Page, Point, Position, RamShare, RegisterSum,
+    Snapshot,
+};
 use vmm::cpu_state::CpuState;
 
 type Seed = (String, Vec<u8>);
@@ -153,9 +156,11 @@ fn encoded_epochs() -> Vec<EncodedEpoch> {
     let point = Point {
         branches: 70,
         rip: 0xffff_ffff_8100_1234,
-        rcx: 3,
         rflags: 0x246,
-        registers: 0xdead_beef,
+        registers: RegisterSum {
+            crc: 0xdead_beef,
+            marks: 3,
+        },
     };
     let counted = Position::Counted { exits: 30, point };
     let page = |gfn, byte| Page {

@@ -4,8 +4,8 @@
 //! four, by how many exits its position lies after that of the entry before it (15: a varint with
 //! the rest follows). The first entry of an epoch counts from power-on, so that an epoch can be
 //! decoded without those before it. Entries between two exits follow their point, a tag of its own
-//! kind with branch count, RIP, RCX and the registers' checksum; it holds until the next exit or
-//! snapshot. A clock is the difference from the last clock in the epoch, so
+//! kind with branch count, RIP, RFLAGS, and the registers' checksum and marks; it holds until the next exit
+//! or snapshot. A clock is the difference from the last clock in the epoch, so
 //! most entries of an idle or a busy guest are 3 to 5 bytes. Big data is a length and the bytes.
 //!
 //! Every sequence of entries has one encoding, and any other bytes are refused: numbers must be in

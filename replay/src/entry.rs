@@ -4,6 +4,7 @@ use devices::Input;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::registers::RegisterSum;
 
 /// Number of an epoch: the batch in which entries are framed, sent and acknowledged. Rises by one
 /// from 1; 0 stands for "nothing yet".
@@ -36,14 +37,12 @@ pub struct Point {
     pub branches: u64,
     /// RIP.
     pub rip: u64,
-    /// RCX: which turn of a counted loop it is.
-    pub rcx: u64,
-    /// RFLAGS, without RF and without the trap flag of a single step. Behind instructions that leave some of the status flags undefined an emulated
-    /// CPU may set them by how it was stopped: so they are not what a point is known by, but a replica
-    /// takes them over there.
+    /// RFLAGS, without RF and without the trap flag of a single step. Behind instructions that leave some of the
+    /// status flags undefined an emulated CPU may set them by how it was stopped: so they are not what a point is
+    /// known by, but a replica takes them over there.
     pub rflags: u32,
-    /// CRC32C of the general registers, and of RFLAGS without RF and the status flags.
-    pub registers: u32,
+    /// Of the general registers, RIP, and RFLAGS without RF and the status flags.
+    pub registers: RegisterSum,
 }
 
 impl Point {
@@ -54,8 +53,7 @@ impl Point {
 
     /// Whether both are the same but for status flags and the number of branches before them.
     pub fn alike(&self, other: &Point) -> bool {
-        let known_by = |point: &Point| (point.rip, point.rcx, point.registers);
-        known_by(self) == known_by(other)
+        (self.rip, self.registers) == (other.rip, other.registers)
     }
 }
 
@@ -89,8 +87,8 @@ impl std::fmt::Display for Position {
             Position::Exit(exits) => write!(f, "exit {exits}"),
             Position::Counted { exits, point } => write!(
                 f,
-                "count {} behind exit {exits} (RIP {:#x}, RCX {:#x})",
-                point.branches, point.rip, point.rcx
+                "count {} behind exit {exits} (RIP {:#x})",
+                point.branches, point.rip
             ),
         }
     }

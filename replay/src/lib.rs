@@ -19,6 +19,7 @@ pub mod frame;
 pub mod log;
 pub mod protocol;
 pub mod recorder;
+pub mod registers;
 pub mod replayer;
 mod wire;
 
@@ -26,4 +27,5 @@ pub use codec::{CodecError, EncodedEpoch, EpochBuilder, decode_epoch};
 pub use digest::{Difference, Digest, Marks, RamShare};
 pub use entry::{Entry, Epoch, Event, Page, Point, Position, Snapshot};
 pub use recorder::{EpochPolicy, Recorder, crc_of};
+pub use registers::{RegisterDifference, RegisterSum};
 pub use replayer::{Divergence, Replayer};

@@ -205,6 +205,7 @@ impl Replayer {
 mod tests {
     use super::*;
     use crate::entry::{Point, Snapshot};
+    use crate::registers::RegisterSum;
 
     fn entry(exit: u64, event: Event) -> Entry {
         Entry {
@@ -251,9 +252,8 @@ mod tests {
             point: Point {
                 branches: 7,
                 rip: 0x1000,
-                rcx: 1,
                 rflags: 2,
-                registers: 2,
+                registers: RegisterSum::default(),
             },
         };
         let mut replayer = Replayer::default();

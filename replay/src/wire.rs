@@ -121,6 +121,12 @@ impl<'a> Reader<'a> {
         Ok(self.take(1)?[0])
     }
 
+    pub(crate) fn u16_le(&mut self) -> Result<u16, WireFault> {
+        let mut value = [0; 2];
+        value.copy_from_slice(self.take(2)?);
+        Ok(u16::from_le_bytes(value))
+    }
+
     pub(crate) fn u32_le(&mut self) -> Result<u32, WireFault> {
         let mut value = [0; 4];
         value.copy_from_slice(self.take(4)?);

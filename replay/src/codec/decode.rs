@@ -5,6 +5,7 @@ use devices::{Console, DiskError, DiskOutcome, Input};
 use super::{CodecError, CodecFault, FAR, MAX_EPOCH_BYTES, MAX_EPOCH_ENTRIES, is_share, kind};
 use crate::digest::{Digest, Marks, RamShare};
 use crate::entry::{Entry, Epoch, Event, Page, Point, Position, Snapshot};
+use crate::registers::RegisterSum;
 use crate::wire::{GFN_END, Reader, unzigzag};
 
 /// Decodes the entries of epoch `epoch`; the last of them is `Reached`.
@@ -109,9 +110,11 @@ impl<'a> EpochReader<'a> {
         Ok(Point {
             branches: branches.ok_or(CodecFault::Position)?,
             rip: unzigzag(self.reader.varint()?),
-            rcx: unzigzag(self.reader.varint()?),
             rflags: u32::try_from(self.reader.varint()?).map_err(|_| CodecFault::Position)?,
-            registers: self.reader.u32_le()?,
+            registers: RegisterSum {
+                crc: self.reader.u32_le()?,
+                marks: self.reader.u16_le()?,
+            },
         })
     }
 

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::digest::Digest;
 use crate::entry::{Epoch, Event, Point, Position, Snapshot};
+use crate::registers::RegisterSum;
 use crate::wire::{GFN_END, put_bytes, put_pages, put_varint, zigzag};
 
 /// Room kept for the `Reached` that closes an epoch, and its point.
@@ -164,9 +165,10 @@ impl EpochBuilder {
         self.put_distance(exits, kind::POINT)?;
         put_varint(&mut self.bytes, further);
         put_varint(&mut self.bytes, zigzag(point.rip));
-        put_varint(&mut self.bytes, zigzag(point.rcx));
         put_varint(&mut self.bytes, u64::from(point.rflags));
-        self.bytes.extend_from_slice(&point.registers.to_le_bytes());
+        let RegisterSum { crc, marks } = point.registers;
+        self.bytes.extend_from_slice(&crc.to_le_bytes());
+        self.bytes.extend_from_slice(&marks.to_le_bytes());
         self.point = Some(point);
         Ok(())
     }

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::digest::{Digest, Marks, RamShare};
 use crate::entry::{Event, Page, Point, Position, Snapshot};
+use crate::registers::RegisterSum;
 use crate::wire::GFN_END;
 use devices::{Console, DiskError, DiskOutcome, Input};
 
@@ -50,10 +51,10 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 /// How a position lies to the one before: so many exits further, and then at a point so many branches on.
-fn step() -> impl Strategy<Value = (u64, Option<(u64, u64, u64, u32)>)> {
+fn step() -> impl Strategy<Value = (u64, Option<(u64, u64, u32, u16)>)> {
     let exits = prop_oneof![4 => 0..20u64, 1 => 0..1u64 << 40];
     let branches = prop_oneof![Just(0), 0..5000u64];
-    let point = (branches, any::<u64>(), any::<u64>(), any::<u32>());
+    let point = (branches, any::<u64>(), any::<u32>(), any::<u16>());
     (exits, prop::option::of(point))
 }
 
@@ -101,7 +102,7 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
                 _ if whole => Position::Exit(exits),
                 (None, Position::Counted { .. }) if step == 0 => last,
                 (None, _) => Position::Exit(exits),
-                (Some((further, rip, rcx, registers)), _) => {
+                (Some((further, rip, crc, marks)), _) => {
                     let from = match last {
                         Position::Counted { point, .. } if step == 0 => point.branches,
                         _ => 0,
@@ -109,9 +110,8 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
                     let point = Point {
                         branches: from + further,
                         rip,
-                        rcx,
-                        rflags: registers >> 7,
-                        registers,
+                        rflags: crc >> 7,
+                        registers: RegisterSum { crc, marks },
                     };
                     Position::Counted { exits, point }
                 }
@@ -158,9 +158,8 @@ fn counted(exits: u64, branches: u64) -> Position {
     let point = Point {
         branches,
         rip: 0xffff_ffff_8100_0000 + branches,
-        rcx: 0,
         rflags: 0x246,
-        registers: 7,
+        registers: RegisterSum { crc: 7, marks: 7 },
     };
     Position::Counted { exits, point }
 }
@@ -296,7 +295,7 @@ fn malformed_epochs_are_told_apart() {
     };
     assert_eq!(decode_epoch(1, &marks(24)).unwrap().len(), 1);
     assert_eq!(fault(&marks(25)), CodecFault::Marks);
-    let point = [0x0b, 1, 2, 3, 2, 0, 0, 0, 0];
+    let point = [0x0b, 1, 2, 2, 0, 0, 0, 0, 0, 0];
     let after = |more: &[u8]| [&point[..], more].concat();
     assert_eq!(decode_epoch(1, &after(&reached)).unwrap().len(), 1);
     assert_eq!(fault(&after(&after(&reached))), CodecFault::Position); // twice

@@ -3,9 +3,11 @@
 //!
 //! * `skid`: how late the counter's alarm comes, as far as is known.
 //! * `seek`: the way to a point.
+//! * `nearest`: what a replica that missed a point says of how near it came.
 //! * `steps`: counting in single steps, where no counter is.
 //! * `rep`: repeated string instructions, in whose middle a guest can be stopped.
 
+mod nearest;
 mod rep;
 mod seek;
 mod skid;
@@ -19,6 +21,7 @@ use crate::clock::Clock;
 use crate::error::VmmError;
 use crate::kvm::{Counter, Exit};
 
+use nearest::Nearest;
 pub use skid::Skid;
 use steps::Steps;
 
@@ -112,8 +115,8 @@ pub(super) struct Branches {
     left: Option<u64>,
     /// How many branches before the point the alarm was set.
     set_early: Option<u64>,
-    /// How many branches before the point the guest stood at its instruction with its registers.
-    alike: Option<u64>,
+    /// The visit of the point's instruction that was most like the point.
+    nearest: Option<Nearest>,
     /// A breakpoint besides the TSC trap's is armed.
     debugging: bool,
     counters: SeekCounters,
@@ -140,7 +143,7 @@ impl Guest {
             stops: 0,
             left: None,
             set_early: None,
-            alike: None,
+            nearest: None,
             debugging: false,
             counters: SeekCounters::default(),
         }));
@@ -237,7 +240,6 @@ impl Guest {
         Ok(Some(Point {
             branches: count,
             rip: regs.rip,
-            rcx: regs.rcx,
             rflags: (regs.rflags & !(RFLAGS_RF | RFLAGS_TF)) as u32,
             registers: hash::registers(&regs),
         }))
@@ -247,7 +249,7 @@ impl Guest {
 impl Branches {
     fn note_cost(&mut self) {
         let stops = std::mem::take(&mut self.stops);
-        self.alike = None;
+        self.nearest = None;
         self.set_early = None;
         let Some(left) = self.left.take() else { return };
         self.counters.stops += stops;

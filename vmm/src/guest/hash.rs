@@ -5,7 +5,7 @@ use std::fmt;
 use devices::layout::PAGE_BYTES;
 use devices::{MachinePart, PartVisitor};
 use kvm_bindings::kvm_regs;
-use replay::{Digest, Marks, RamShare};
+use replay::{Digest, Marks, RamShare, RegisterSum};
 use serde::{Deserialize, Serialize};
 
 use super::Guest;
@@ -65,7 +65,7 @@ pub(super) const RFLAGS_RF: u64 = 1 << 16;
 pub(super) const RFLAGS_STATUS: u64 = 0x8d5;
 
 /// The general registers, RIP and RFLAGS without RF and the status flags: the first of [`replay::digest::REGISTERS`].
-fn words(r: &kvm_regs) -> [u64; 18] {
+pub(super) fn words(r: &kvm_regs) -> [u64; 18] {
     let rflags = r.rflags & !(RFLAGS_RF | RFLAGS_STATUS);
     [
         r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rsp, r.rbp, r.r8, r.r9, r.r10, r.r11, r.r12,
@@ -73,14 +73,9 @@ fn words(r: &kvm_regs) -> [u64; 18] {
     ]
 }
 
-/// CRC32C over what [`words`] gives, in little-endian order. In one piece, since a replica does it at each
-/// breakpoint.
-pub(super) fn registers(r: &kvm_regs) -> u32 {
-    let mut bytes = [0; 8 * 18];
-    for (to, word) in bytes.chunks_exact_mut(8).zip(words(r)) {
-        to.copy_from_slice(&word.to_le_bytes());
-    }
-    crc32c::crc32c(&bytes)
+/// What a point is known by, besides RIP and the number of branches.
+pub(super) fn registers(r: &kvm_regs) -> RegisterSum {
+    RegisterSum::of(&words(r))
 }
 
 /// A mark for each part of the machine.

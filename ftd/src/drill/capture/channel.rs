@@ -314,12 +314,13 @@ fn outputs(cursor: &mut Cursor<'_>) -> Option<Vec<u32>> {
                 }
                 return cursor.0.is_empty().then_some(crcs);
             }
-            // A point between two exits: branches, RIP, RCX, RFLAGS, checksum of the registers.
+            // A point between two exits: branches, RIP, RFLAGS, checksum of the registers, their marks.
             11 => {
-                for _ in 0..4 {
+                for _ in 0..3 {
                     cursor.varint()?;
                 }
                 cursor.word()?;
+                cursor.take(2)?;
             }
             _ => return None,
         }

@@ -7,7 +7,7 @@ use devices::{Console, DiskError, DiskOutcome, Effect, Input};
 use replay::codec::EpochBuilder;
 use replay::frame;
 use replay::protocol::{Ack, Commit, Message, Welcome};
-use replay::{Digest, Event, Page, Point, Position, RamShare, Snapshot};
+use replay::{Digest, Event, Page, Point, Position, RamShare, RegisterSum, Snapshot};
 
 use super::judge::Verdict;
 use super::{CaptureError, Evidence, LanCapture, judge};
@@ -76,9 +76,8 @@ fn epoch(number: u64, events: Vec<Event>) -> Message {
     let point = Point {
         branches: 300,
         rip: 0xffff_ffff_8100_0000,
-        rcx: 1,
         rflags: 0x246,
-        registers: 7,
+        registers: RegisterSum { crc: 7, marks: 1 },
     };
     let mut digest = Digest::default();
     if number.is_multiple_of(2) {

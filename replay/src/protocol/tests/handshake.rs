@@ -10,7 +10,7 @@ fn each_difference_is_turned_down_with_its_reason() {
     let cases: [Case; 10] = [
         (
             |h| h.protocol_version = 9,
-            "protocol version 7, this backup 9",
+            "protocol version 8, this backup 9",
         ),
         (
             |h| h.facts.vm_id = "till".to_owned(),

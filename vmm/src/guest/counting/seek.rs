@@ -6,7 +6,7 @@
 
 use replay::Point;
 
-use super::{Branches, Count, Sought};
+use super::{Branches, Count, Nearest, Sought};
 use crate::error::VmmError;
 use crate::guest::Guest;
 use crate::guest::hash::{self, RFLAGS_RF, RFLAGS_STATUS};
@@ -54,6 +54,7 @@ impl Guest {
                 self.arrive(point);
                 return Ok(Sought::Reached);
             }
+            let regs = self.vcpu.regs();
             let Some(branches) = self.count.branches() else {
                 return Ok(Sought::Missed("nothing counts branches".to_owned()));
             };
@@ -61,8 +62,14 @@ impl Guest {
             let Some(left) = point.branches.checked_sub(now) else {
                 return Ok(Sought::Missed(branches.too_far(now - point.branches)));
             };
-            if here.is_some_and(|here| here.alike(point)) {
-                branches.alike = Some(left);
+            if regs.rip == point.rip {
+                let difference = hash::registers(&regs).difference(point.registers);
+                branches.note_visit(Nearest {
+                    difference,
+                    regs,
+                    left: Some(left),
+                    between: here.is_some(),
+                });
             }
             let skid = branches.how.skid.branches();
             let near = left <= skid;
@@ -100,9 +107,19 @@ impl Guest {
             return Ok(None);
         }
         let regs = self.vcpu.regs();
-        if regs.rip != point.rip || hash::registers(&regs) == point.registers {
+        if regs.rip != point.rip {
             return Ok(None);
         }
+        let difference = hash::registers(&regs).difference(point.registers);
+        if difference.is_none() {
+            return Ok(None);
+        }
+        branches.note_visit(Nearest {
+            difference,
+            regs,
+            left: None,
+            between: true,
+        });
         branches.stops += 1;
         self.vcpu.step_over();
         self.vcpu.run().map(Some)
@@ -122,8 +139,9 @@ impl Guest {
         Ok(Sought::Missed(match now.checked_sub(point.branches) {
             Some(beyond) if beyond > 0 => branches.too_far(beyond),
             _ => format!(
-                "{} branches before it there was another exit ({exit:?})",
-                point.branches - now
+                "{} branches before it there was another exit ({exit:?}){}",
+                point.branches - now,
+                branches.how_near()
             ),
         }))
     }
@@ -164,18 +182,26 @@ impl Guest {
 }
 
 impl Branches {
+    fn note_visit(&mut self, visit: Nearest) {
+        if !matches!(&self.nearest, Some(kept) if kept.is_nearer_than(&visit)) {
+            self.nearest = Some(visit);
+        }
+    }
+
+    fn how_near(&self) -> String {
+        let told = self.nearest.as_ref().map(|visit| format!(", and {visit}"));
+        told.unwrap_or_default()
+    }
+
     /// Says how far the guest has run by the point, and learns from it if it was the alarm that came late.
     fn too_far(&mut self, beyond: u64) -> String {
-        let alike = match self.alike {
-            Some(early) => format!(", and was alike {early} branches before the point"),
-            None => String::new(),
-        };
+        let nearest = self.how_near();
         // Once breakpoints have taken over, the alarm was in time.
         let late = self.set_early.filter(|_| self.left.is_none());
         let learned = late.map_or_else(String::new, |set_early| {
             let skid = self.how.skid.exceeded(set_early, beyond);
             format!("; the counter was later than {set_early}, {skid} is expected from here on")
         });
-        format!("it is {beyond} branches too far{alike}{learned}")
+        format!("it is {beyond} branches too far{nearest}{learned}")
     }
 }

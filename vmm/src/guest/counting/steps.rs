@@ -15,9 +15,9 @@
 
 use replay::Point;
 
-use super::{Count, RFLAGS_TF, SeekCounters, Sought};
+use super::{Count, Nearest, RFLAGS_TF, SeekCounters, Sought};
 use crate::error::VmmError;
-use crate::guest::{Guest, entries, paging};
+use crate::guest::{Guest, entries, hash, paging};
 use crate::kvm::Exit;
 
 const RFLAGS_IF: u64 = 1 << 9;
@@ -160,9 +160,16 @@ impl Guest {
                         self.arrive(point);
                         return Ok(Sought::Reached);
                     }
+                    let regs = self.vcpu.regs();
+                    let visit = Nearest {
+                        difference: hash::registers(&regs).difference(point.registers),
+                        regs,
+                        left: None,
+                        between: here.is_some(),
+                    };
                     return Ok(Sought::Missed(format!(
-                        "behind as many steps the guest stands at {:#x}",
-                        self.vcpu.regs().rip
+                        "behind as many steps the guest stands at {:#x} and {visit}",
+                        regs.rip
                     )));
                 }
             }
