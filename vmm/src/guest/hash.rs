@@ -8,7 +8,7 @@ use kvm_bindings::kvm_regs;
 use replay::{Digest, Marks, RamShare, RegisterSum};
 use serde::{Deserialize, Serialize};
 
-use super::Guest;
+use super::{Guest, paging};
 use crate::error::VmmError;
 use crate::memory::{ram_bytes, read_page};
 
@@ -89,14 +89,16 @@ impl PartVisitor for DeviceMarks {
 }
 
 impl Guest {
-    /// What the guest is where it stands, with the checksum of `pages` pages of RAM from `first` on.
+    /// What the guest is where it stands, with the checksum of `pages` pages of RAM from `first` on but for the
+    /// accessed bits of page tables ([`paging::forget_accessed`]).
     ///
     /// # Errors
     ///
     /// When this RAM has no such pages.
     pub fn digest(&self, first: u64, pages: u32) -> Result<Digest, VmmError> {
         let end = first.checked_add(u64::from(pages));
-        if end.is_none_or(|end| end > ram_bytes(self.memory()) / PAGE_BYTES) {
+        let ram_end = ram_bytes(self.memory());
+        if end.is_none_or(|end| end > ram_end / PAGE_BYTES) {
             return Err(VmmError::BadInput(format!(
                 "a digest covers {pages} pages from {first:#x} on, beyond RAM"
             )));
@@ -114,6 +116,7 @@ impl Guest {
         let mut page = [0u8; PAGE_BYTES as usize];
         for gfn in first..first + u64::from(pages) {
             read_page(self.memory(), gfn, &mut page);
+            paging::forget_accessed(&mut page, ram_end);
             ram.push(&page);
         }
         Ok(Digest {

@@ -12,6 +12,7 @@ const CR0_PG: u64 = 1 << 31;
 const CR4_LA57: u64 = 1 << 12;
 const EFER_LMA: u64 = 1 << 10;
 const PRESENT: u64 = 1;
+const ACCESSED: u64 = 1 << 5;
 const LARGE: u64 = 1 << 7;
 /// Bits 51:12 of an entry.
 const FRAME: u64 = 0x000f_ffff_ffff_f000;
@@ -72,6 +73,19 @@ pub fn read_some(memory: &GuestMemory, sregs: &kvm_sregs, address: u64, into: &m
     }
 }
 
+/// Clears the accessed bit of each word of a page that could be an entry of a page table: one that says that a
+/// page of RAM, which ends at `ram_end`, is present. A processor may set that bit for an access on which it only
+/// speculated (SDM vol. 3, 4.8; APM vol. 2, 5.4.2), so two copies may differ in it and neither has gone astray.
+pub fn forget_accessed(page: &mut [u8], ram_end: u64) {
+    for bytes in page.as_chunks_mut().0 {
+        let word = u64::from_le_bytes(*bytes);
+        // Nothing maps frame 0, whose entries most small numbers would be.
+        let of_ram = (word & FRAME).wrapping_sub(1) < ram_end.saturating_sub(1);
+        let forgotten = ACCESSED * u64::from(of_ram) * (word & PRESENT);
+        *bytes = (word & !forgotten).to_le_bytes();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +121,32 @@ mod tests {
         assert_eq!(at(0x40_0123), Some(0x5123));
         assert_eq!(at(0x40_1000), None, "not present");
         assert_eq!(at(0x8000_0000_0000), None);
+    }
+
+    #[test]
+    fn only_the_accessed_bits_of_entries_are_forgotten() {
+        let ram_end = 0x10_0000;
+        let forgotten = |word: u64| {
+            let mut page = [0; 16];
+            page[8..].copy_from_slice(&word.to_le_bytes());
+            forget_accessed(&mut page, ram_end);
+            assert_eq!(page[..8], [0; 8]);
+            word & !u64::from_le_bytes(page[8..].try_into().unwrap())
+        };
+        for entry in [0x5067, 0xf_f021, 0x5021 | 1 << 63, 0xf_f0ff | 1 << 58] {
+            assert_eq!(forgotten(entry), ACCESSED, "{entry:#x}");
+        }
+        for other in [
+            0x5066,
+            0x5007,
+            0x21,
+            0xfff,
+            ram_end | 0x67,
+            0x5067 | 1 << 40,
+        ] {
+            assert_eq!(forgotten(other), 0, "{other:#x}");
+        }
+        assert_eq!(forgotten(u64::MAX), 0);
     }
 
     #[test]
