@@ -40,6 +40,8 @@ def figures(clock):
         "bytes_per_entry": found["idle_bytes_per_entry"],
         "lag_ms_median": statistics.median(lag["median_ms"] for lag in lags) if lags else None,
         "lag_ms_p99": max(lag["p99_ms"] for lag in lags) if lags else None,
+        # Over how long, in the hosts' time: the shortest of the loads.
+        "lag_seconds": min(lag["seconds"] for lag in lags) if lags else None,
         "lag_grows": any(lag["grows"] for lag in lags) if lags else None,
         "snapshots": found["snapshots"],
         "divergences": found["divergences"],

@@ -24,7 +24,9 @@ import lag
 RAM_MIB = 512
 SHARED_BYTES = 64 << 20
 SECONDS_MAX = 3000
-LONG = 3
+# So that each lasts a minute of the hosts' time.
+LONG = 12
+IDLE_LONG = 4
 CONTROL = "/run/ftd-bench"
 CMDLINE = "root=/dev/vda1 rw quiet console=ttyS0 cryptomgr.notests randomize_kstack_offset=off panic=-1 init=/load.sh"
 # Runs as the guest's first process.
@@ -114,7 +116,7 @@ class Hosts:
 
 def prepare(args, folder, scale):
     """Disks in `folder`: guests' with the loads on them, and the arbiter's."""
-    text = LOAD.format(compute=args.compute * scale, fork=args.fork * scale, idle=args.idle * scale)
+    text = LOAD.format(compute=args.compute * scale, fork=args.fork * scale, idle=args.idle * min(scale, IDLE_LONG))
     for name in ("guest.img", "other.img"):
         image = os.path.join(folder, name)
         images.copy(args.image, image)
