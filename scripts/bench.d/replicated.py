@@ -24,9 +24,9 @@ import lag
 RAM_MIB = 512
 SHARED_BYTES = 64 << 20
 SECONDS_MAX = 3000
-# So that each lasts a minute of the hosts' time.
+# So that each lasts more than a minute of the hosts' time.
 LONG = 12
-IDLE_LONG = 4
+IDLE_LONG = 5
 CONTROL = "/run/ftd-bench"
 CMDLINE = "root=/dev/vda1 rw quiet console=ttyS0 cryptomgr.notests randomize_kstack_offset=off panic=-1 init=/load.sh"
 # Runs as the guest's first process.

@@ -2,7 +2,8 @@
 //!
 //! KVM_TRANSLATE checks permissions as well, and denies the supervisor all user pages while SMAP is
 //! on; so the tables are walked here (SDM vol. 3, 4.5: 4-level and 5-level paging). Nothing is
-//! written: accessed bits stay as they are, on every replica alike.
+//! written: accessed bits stay as they are, on every replica alike. Those that the processor sets are no part of a
+//! digest ([`forget_accessed`]).
 
 use devices::GuestMemory;
 use kvm_bindings::kvm_sregs;
