@@ -161,6 +161,7 @@ fn encoded_epochs() -> Vec<EncodedEpoch> {
             crc: 0xdead_beef,
             marks: 3,
         },
+        stack: 0x5ac3,
     };
     let counted = Position::Counted { exits: 30, point };
     let page = |gfn, byte| Page {

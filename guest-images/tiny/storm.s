@@ -1,12 +1,13 @@
 # Computes in all the ways in which an interrupt can find a vCPU, under a storm of timer interrupts at
-# random moments: tight branches, repeated string instructions, page faults, user mode, and sections
-# with interrupts off. There is no exit in it but for the timer's own.
+# random moments: tight branches, repeated string instructions, page faults, user mode, sections
+# with interrupts off, and calls that only their return addresses tell apart. There is no exit in it but for the
+# timer's own.
 #
-# Every interrupt folds the place it landed on (RIP, CS, RFLAGS, RCX, RSI, RDI and the state of the
-# loops) into a checksum, so two runs end with the same line and the same RAM only if each interrupt
+# Every interrupt folds the place it landed on (RIP, CS, RFLAGS, RCX, RSI, RDI, the top of the stack and the state of
+# the loops) into a checksum, so two runs end with the same line and the same RAM only if each interrupt
 # came at the same instruction, and the same repetition of it.
 # Options: ticks=N (interrupts, default 1000), period=NS (mean time between them, default 200000),
-# kind=N (only this kind of work, 0 to 6), wait (stand still at the end, for RAM to be looked at).
+# kind=N (only this kind of work, 0 to 7), wait (stand still at the end, for RAM to be looked at).
 
 .include "start.inc"
 
@@ -61,7 +62,7 @@ main:
         xor %ebx, %ebx
         mov $0x9e3779b97f4a7c15, %r13
 again:  mov %r15, %rax
-        cmp $7, %rax
+        cmp $8, %rax
         jb 1f
         mov %rbx, %rax
         xor %edx, %edx
@@ -242,6 +243,25 @@ closed:
         jnz 1b
         ret
 
+# Code without a branch that calls the same function again and again, which leaves all registers alone. (Not in the mix
+# of kinds: so many stops for each branch are no measure of other code.)
+repeats:
+        mov $100, %ecx
+1:
+.rept 16
+        call same
+.endr
+        rol $13, %r13
+        add %rcx, %r13
+        dec %ecx
+        jnz 1b
+        ret
+same:
+.rept 8
+        nop
+.endr
+        ret
+
 timer_interrupt:
         push %rax
         push %rcx
@@ -264,6 +284,9 @@ timer_interrupt:
         xor 48(%rsp), %rax                      # CS
         xor 56(%rsp), %rax                      # RFLAGS
         xor 64(%rsp), %rax                      # RSP
+        rol $7, %rax
+        mov 64(%rsp), %rdx
+        xor (%rdx), %rax                        # the top of the stack
         mov %rax, checksum
         # The last 512 are kept, for who looks for the first that differs.
         mov ticks, %ecx
@@ -337,7 +360,7 @@ privileges:
 
 .data
 .balign 8
-kinds:  .quad branches, strings, faults, user, closed, calling, faulting
+kinds:  .quad branches, strings, faults, user, closed, calling, faulting, repeats
 gdt2:   .quad 0, 0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0x00affb000000ffff, 0x00cff3000000ffff
         .quad 0, 0                              # the TSS
 gdt2_register:

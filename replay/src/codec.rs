@@ -34,6 +34,8 @@ pub const PAGES_PER_EVENT: usize = 1024;
 
 /// High four bits of a tag that say that the rest of the distance follows.
 const FAR: u64 = 15;
+/// RFLAGS as it mostly is, but for the status flags: IF, and the bit that is always set. Less of it takes less room.
+const USUAL_RFLAGS: u32 = 0x202;
 
 mod kind {
     pub const CLOCK: u8 = 0;

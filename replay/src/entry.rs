@@ -29,7 +29,7 @@ pub enum Position {
 
 /// Where a vCPU stands between two exits: as many conditional branches as it has made (or single steps,
 /// with the `step` clock), the instruction it is about to run, and, since a loop's body can lie between
-/// two such branches, what its registers hold.
+/// two such branches, what its registers hold, and what lies on its stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Point {
     /// Conditional branches retired since the last snapshot that both sides have; with the `step` clock,
@@ -43,6 +43,9 @@ pub struct Point {
     pub rflags: u32,
     /// Of the general registers, RIP, and RFLAGS without RF and the status flags.
     pub registers: RegisterSum,
+    /// A mark of the top of the stack, since a function can be called twice without a branch in between and find the
+    /// same registers.
+    pub stack: u16,
 }
 
 impl Point {
@@ -53,7 +56,7 @@ impl Point {
 
     /// Whether both are the same but for status flags and the number of branches before them.
     pub fn alike(&self, other: &Point) -> bool {
-        (self.rip, self.registers) == (other.rip, other.registers)
+        (self.rip, self.registers, self.stack) == (other.rip, other.registers, other.stack)
     }
 }
 

@@ -24,7 +24,7 @@ use crate::entry::{Epoch, Position};
 
 /// Version of the format. It must be raised with any change to what a log holds: its header, an
 /// entry, a frame, the machine's or the vCPU's encoded state.
-pub const LOG_VERSION: u32 = 5;
+pub const LOG_VERSION: u32 = 6;
 
 const MAGIC: [u8; 8] = *b"FTDLOG\x1a\n";
 /// Bytes before the header.

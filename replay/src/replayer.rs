@@ -254,6 +254,7 @@ mod tests {
                 rip: 0x1000,
                 rflags: 2,
                 registers: RegisterSum::default(),
+                stack: 0,
             },
         };
         let mut replayer = Replayer::default();

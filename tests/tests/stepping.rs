@@ -33,8 +33,8 @@ fn a_storm_in_kernel_code() {
     if !doctor_finds("single-step") {
         return;
     }
-    // Tight branches, string instructions, page faults, and interrupts held off.
-    for kind in [0, 1, 2, 4] {
+    // Tight branches, string instructions, page faults, interrupts held off, and calls without branches.
+    for kind in [0, 1, 2, 4, 7] {
         let cmdline = format!("kind={kind} ticks=60 period=5000000");
         stepped_again("storm", &cmdline, "storm: rounds=");
     }

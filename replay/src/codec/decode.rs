@@ -2,7 +2,9 @@
 
 use devices::{Console, DiskError, DiskOutcome, Input};
 
-use super::{CodecError, CodecFault, FAR, MAX_EPOCH_BYTES, MAX_EPOCH_ENTRIES, is_share, kind};
+use super::{
+    CodecError, CodecFault, FAR, MAX_EPOCH_BYTES, MAX_EPOCH_ENTRIES, USUAL_RFLAGS, is_share, kind,
+};
 use crate::digest::{Digest, Marks, RamShare};
 use crate::entry::{Entry, Epoch, Event, Page, Point, Position, Snapshot};
 use crate::registers::RegisterSum;
@@ -110,11 +112,13 @@ impl<'a> EpochReader<'a> {
         Ok(Point {
             branches: branches.ok_or(CodecFault::Position)?,
             rip: unzigzag(self.reader.varint()?),
-            rflags: u32::try_from(self.reader.varint()?).map_err(|_| CodecFault::Position)?,
+            rflags: u32::try_from(self.reader.varint()?).map_err(|_| CodecFault::Position)?
+                ^ USUAL_RFLAGS,
             registers: RegisterSum {
                 crc: self.reader.u32_le()?,
                 marks: self.reader.u16_le()?,
             },
+            stack: self.reader.u16_le()?,
         })
     }
 

@@ -3,7 +3,8 @@
 use devices::{Console, DiskError, DiskOutcome, Input};
 
 use super::{
-    CodecError, CodecFault, EncodedEpoch, FAR, MAX_EPOCH_BYTES, MAX_EPOCH_ENTRIES, is_share, kind,
+    CodecError, CodecFault, EncodedEpoch, FAR, MAX_EPOCH_BYTES, MAX_EPOCH_ENTRIES, USUAL_RFLAGS,
+    is_share, kind,
 };
 use crate::digest::Digest;
 use crate::entry::{Epoch, Event, Point, Position, Snapshot};
@@ -165,10 +166,11 @@ impl EpochBuilder {
         self.put_distance(exits, kind::POINT)?;
         put_varint(&mut self.bytes, further);
         put_varint(&mut self.bytes, zigzag(point.rip));
-        put_varint(&mut self.bytes, u64::from(point.rflags));
+        put_varint(&mut self.bytes, u64::from(point.rflags ^ USUAL_RFLAGS));
         let RegisterSum { crc, marks } = point.registers;
         self.bytes.extend_from_slice(&crc.to_le_bytes());
         self.bytes.extend_from_slice(&marks.to_le_bytes());
+        self.bytes.extend_from_slice(&point.stack.to_le_bytes());
         self.point = Some(point);
         Ok(())
     }

@@ -112,6 +112,7 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
                         rip,
                         rflags: crc >> 7,
                         registers: RegisterSum { crc, marks },
+                        stack: marks.rotate_left(3),
                     };
                     Position::Counted { exits, point }
                 }
@@ -160,6 +161,7 @@ fn counted(exits: u64, branches: u64) -> Position {
         rip: 0xffff_ffff_8100_0000 + branches,
         rflags: 0x246,
         registers: RegisterSum { crc: 7, marks: 7 },
+        stack: 7,
     };
     Position::Counted { exits, point }
 }
@@ -295,7 +297,7 @@ fn malformed_epochs_are_told_apart() {
     };
     assert_eq!(decode_epoch(1, &marks(24)).unwrap().len(), 1);
     assert_eq!(fault(&marks(25)), CodecFault::Marks);
-    let point = [0x0b, 1, 2, 2, 0, 0, 0, 0, 0, 0];
+    let point = [0x0b, 1, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0];
     let after = |more: &[u8]| [&point[..], more].concat();
     assert_eq!(decode_epoch(1, &after(&reached)).unwrap().len(), 1);
     assert_eq!(fault(&after(&after(&reached))), CodecFault::Position); // twice

@@ -106,7 +106,7 @@ fn what_is_not_a_log_is_told_apart() {
     other[8] = 9;
     assert_eq!(
         fault(&other),
-        "this log has format version 9, but this ftd reads version 5: use the ftd that wrote it"
+        "this log has format version 9, but this ftd reads version 6: use the ftd that wrote it"
     );
 }
 

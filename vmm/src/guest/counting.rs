@@ -16,7 +16,7 @@ mod steps;
 use replay::{Point, Position};
 
 use super::hash::{self, RFLAGS_RF};
-use super::{Guest, entries};
+use super::{Guest, entries, stack};
 use crate::clock::Clock;
 use crate::error::VmmError;
 use crate::kvm::{Counter, Exit};
@@ -228,6 +228,11 @@ impl Guest {
         }
     }
 
+    /// A mark of the stack's top, with RSP as it is.
+    fn stack_mark(&self, rsp: u64) -> Result<u16, VmmError> {
+        Ok(stack::mark(self.vm.memory(), &self.vcpu.sregs()?, rsp))
+    }
+
     /// The point between two instructions where the guest stands.
     fn point_here(&mut self) -> Result<Option<Point>, VmmError> {
         let Some(count) = self.count.now()? else {
@@ -242,6 +247,7 @@ impl Guest {
             rip: regs.rip,
             rflags: (regs.rflags & !(RFLAGS_RF | RFLAGS_TF)) as u32,
             registers: hash::registers(&regs),
+            stack: self.stack_mark(regs.rsp)?,
         }))
     }
 }

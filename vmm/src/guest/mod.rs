@@ -11,6 +11,7 @@ mod hash;
 mod later_code;
 mod paging;
 mod snapshot;
+mod stack;
 mod tsc_trap;
 
 use devices::machine::{Machine, MachineConfig};

@@ -31,7 +31,7 @@ impl Nearest {
 impl fmt::Display for Nearest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.difference {
-            None => f.write_str("was alike")?,
+            None => f.write_str("had the same registers")?,
             Some(difference) => {
                 write!(f, "differed in {difference}")?;
                 let words = hash::words(&self.regs);
@@ -92,14 +92,17 @@ mod tests {
         let two = visit(with(0, 3), None);
         assert_eq!(told(&two), "differed in RAX, RDX 0x0 0x3");
         let alike = visit(with(1, 2), Some(3));
-        assert_eq!(told(&alike), "was alike, 3 branches before the point");
+        assert_eq!(
+            told(&alike),
+            "had the same registers, 3 branches before the point"
+        );
         let busy = Nearest {
             between: false,
             ..alike
         };
         assert_eq!(
             told(&busy),
-            "was alike, 3 branches before the point, in the middle of an event"
+            "had the same registers, 3 branches before the point, in the middle of an event"
         );
     }
 }

@@ -1,8 +1,8 @@
 //! Bringing a replica to a point that the log names.
 //!
 //! With a counter it runs until an alarm that is set so many branches early as the counter may be late (its
-//! *skid*), then from visit to visit of the point's instruction by a breakpoint, until branches and registers agree. It
-//! never single-steps: the trap flag would show in what the guest pushes.
+//! *skid*), then from visit to visit of the point's instruction by a breakpoint, until branches, registers and stack
+//! agree. It never single-steps: the trap flag would show in what the guest pushes.
 
 use replay::Point;
 
@@ -97,13 +97,10 @@ impl Guest {
     }
 
     /// While the guest stands at the point's instruction with other registers, which cost no system call to
-    /// look at: runs it on, and says what stopped it next. Should it run by the point that way, the alarm
-    /// stops it.
+    /// look at, or with another stack: runs it on, and says what stopped it next. Should it run by the point that
+    /// way, the alarm stops it.
     fn pass_by(&mut self, point: &Point) -> Result<Option<Exit>, VmmError> {
-        let Some(branches) = self.count.branches() else {
-            return Ok(None);
-        };
-        if !branches.debugging {
+        if !matches!(&self.count, Count::Branches(branches) if branches.debugging) {
             return Ok(None);
         }
         let regs = self.vcpu.regs();
@@ -111,9 +108,12 @@ impl Guest {
             return Ok(None);
         }
         let difference = hash::registers(&regs).difference(point.registers);
-        if difference.is_none() {
+        if difference.is_none() && self.stack_mark(regs.rsp)? == point.stack {
             return Ok(None);
         }
+        let Some(branches) = self.count.branches() else {
+            return Ok(None);
+        };
         branches.note_visit(Nearest {
             difference,
             regs,
