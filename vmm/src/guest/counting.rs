@@ -13,6 +13,7 @@ mod seek;
 mod skid;
 mod steps;
 
+use kvm_bindings::kvm_sregs;
 use replay::{Point, Position};
 
 use super::hash::{self, RFLAGS_RF};
@@ -179,16 +180,18 @@ impl Guest {
         if !self.is_behind_step() {
             return Ok(false);
         }
+        let regs = self.vcpu.regs();
+        let sregs = self.vcpu.sregs()?;
         if matches!(self.count, Count::Branches(_))
-            && let Some(end) = rep::end(&self.vcpu, self.vm.memory(), self.vcpu.regs().rip)?
+            && let Some(end) = rep::end(self.vm.memory(), &sregs, regs.rip)
         {
-            self.leave(end)?;
+            self.leave(end, &sregs)?;
             return Ok(false);
         }
-        if self.vcpu.regs().rflags & (RFLAGS_RF | RFLAGS_TF) != 0 {
+        if regs.rflags & (RFLAGS_RF | RFLAGS_TF) != 0 {
             return Ok(false);
         }
-        let Some(point) = self.point_here()? else {
+        let Some(point) = self.point_by(&sregs)? else {
             return Ok(false);
         };
         self.point = Some(point);
@@ -198,8 +201,8 @@ impl Guest {
 
     /// Has the guest stop where it leaves the repeated instruction that ends at `end`. Of the other breakpoints only
     /// those of exceptions can lie on the way.
-    fn leave(&mut self, end: u64) -> Result<(), VmmError> {
-        let fault = entries::of_vector(self.vm.memory(), &self.vcpu.sregs()?, entries::PAGE_FAULT);
+    fn leave(&mut self, end: u64, sregs: &kvm_sregs) -> Result<(), VmmError> {
+        let fault = entries::of_vector(self.vm.memory(), sregs, entries::PAGE_FAULT);
         let [gp, ud] = self.tsc_trap.addresses();
         self.vcpu.debug([gp, ud, Some(end), fault])?;
         self.leaving = Some([Some(end), fault]);
@@ -228,13 +231,14 @@ impl Guest {
         }
     }
 
-    /// A mark of the stack's top, with RSP as it is.
-    fn stack_mark(&self, rsp: u64) -> Result<u16, VmmError> {
-        Ok(stack::mark(self.vm.memory(), &self.vcpu.sregs()?, rsp))
-    }
-
     /// The point between two instructions where the guest stands.
     fn point_here(&mut self) -> Result<Option<Point>, VmmError> {
+        let sregs = self.vcpu.sregs()?;
+        self.point_by(&sregs)
+    }
+
+    /// The same, with the special registers as they are.
+    fn point_by(&mut self, sregs: &kvm_sregs) -> Result<Option<Point>, VmmError> {
         let Some(count) = self.count.now()? else {
             return Ok(None);
         };
@@ -247,7 +251,7 @@ impl Guest {
             rip: regs.rip,
             rflags: (regs.rflags & !(RFLAGS_RF | RFLAGS_TF)) as u32,
             registers: hash::registers(&regs),
-            stack: self.stack_mark(regs.rsp)?,
+            stack: stack::mark(self.vm.memory(), sregs, regs.rsp),
         }))
     }
 }

@@ -1,22 +1,20 @@
 //! Repeated string instructions (SDM vol. 2, REP): the guest can be stopped in the middle of one.
 
 use devices::GuestMemory;
+use kvm_bindings::kvm_sregs;
 
-use crate::error::VmmError;
 use crate::guest::paging;
-use crate::kvm::Vcpu;
 
 /// Longest instruction in bytes.
 const LONGEST: usize = 15;
 
 /// Where the instruction ends that the guest is about to run at `rip`, if it is a repeated MOVS, CMPS, STOS, LODS or
 /// SCAS.
-pub fn end(vcpu: &Vcpu, memory: &GuestMemory, rip: u64) -> Result<Option<u64>, VmmError> {
-    let sregs = vcpu.sregs()?;
+pub fn end(memory: &GuestMemory, sregs: &kvm_sregs, rip: u64) -> Option<u64> {
     let mut code = [0; LONGEST];
-    let length = paging::read_some(memory, &sregs, rip, &mut code);
+    let length = paging::read_some(memory, sregs, rip, &mut code);
     let repeated = decode(&code[..length], sregs.cs.l == 1);
-    Ok(repeated.map(|length| rip.wrapping_add(length)))
+    repeated.map(|length| rip.wrapping_add(length))
 }
 
 /// How long the instruction at the start of `code` is, if it is a repeated string instruction.

@@ -8,8 +8,8 @@ use replay::Point;
 
 use super::{Branches, Count, Nearest, Sought};
 use crate::error::VmmError;
-use crate::guest::Guest;
 use crate::guest::hash::{self, RFLAGS_RF, RFLAGS_STATUS};
+use crate::guest::{Guest, stack};
 use crate::kvm::Exit;
 
 /// How far beyond a point the counter's alarm stops a replica that never came by it, in branches.
@@ -108,8 +108,11 @@ impl Guest {
             return Ok(None);
         }
         let difference = hash::registers(&regs).difference(point.registers);
-        if difference.is_none() && self.stack_mark(regs.rsp)? == point.stack {
-            return Ok(None);
+        if difference.is_none() {
+            let sregs = self.vcpu.sregs()?;
+            if stack::mark(self.vm.memory(), &sregs, regs.rsp) == point.stack {
+                return Ok(None);
+            }
         }
         let Some(branches) = self.count.branches() else {
             return Ok(None);
