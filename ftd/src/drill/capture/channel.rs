@@ -314,13 +314,13 @@ fn outputs(cursor: &mut Cursor<'_>) -> Option<Vec<u32>> {
                 }
                 return cursor.0.is_empty().then_some(crcs);
             }
-            // A point between two exits: branches, RIP, RFLAGS, checksum of the registers, their marks.
+            // A point between two exits: branches, RIP, RFLAGS, checksum of the registers, their marks, a mark of the stack.
             11 => {
                 for _ in 0..3 {
                     cursor.varint()?;
                 }
                 cursor.word()?;
-                cursor.take(2)?;
+                cursor.take(2 + 2)?;
             }
             _ => return None,
         }
