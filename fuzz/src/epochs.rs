@@ -1,6 +1,6 @@
 //! The entries of an epoch, as a peer or a log has them.
 
-use replay::{EpochBuilder, Event, Replayer, decode_epoch};
+use replay::{Entry, EpochBuilder, Event, Replayer, decode_epoch};
 
 use crate::heap::bounded;
 
@@ -10,7 +10,9 @@ use crate::heap::bounded;
 /// Bytes that are accepted are not what [`EpochBuilder`] makes of their entries, the replayer hands entries
 /// out in another order or not at all, or memory is not bounded by what came.
 pub fn run(data: &[u8]) {
-    let limit = (1 << 16) + 192 * data.len();
+    // An entry takes at least a byte. While their list grows, it is there twice: half as large as it becomes, and with
+    // room for twice as many as there are.
+    let limit = (1 << 16) + 3 * size_of::<Entry>() * data.len();
     let Ok(entries) = bounded(limit, || decode_epoch(1, data)) else {
         return;
     };
