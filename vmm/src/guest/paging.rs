@@ -82,7 +82,7 @@ pub fn forget_accessed(page: &mut [u8; PAGE_BYTES as usize], ram_end: u64) {
     let never = FRAME & !(ram_end.next_power_of_two() - 1);
     let looked_at = PRESENT | ACCESSED | never;
     for some in page.as_chunks_mut::<64>().0 {
-        // Few words are what could change: it takes a fourth of the instructions to see that.
+        // Few words are what could change, which is quicker to see for eight at once.
         let mut any = false;
         for bytes in some.as_chunks().0 {
             any |= u64::from_le_bytes(*bytes) & looked_at == PRESENT | ACCESSED;
