@@ -10,7 +10,8 @@ use devices::layout::PAGE_BYTES;
 use kvm_bindings::kvm_sregs;
 use vm_memory::{Bytes, GuestAddress};
 
-const CR0_PG: u64 = 1 << 31;
+/// CR0.PG: paging is on.
+pub const CR0_PG: u64 = 1 << 31;
 const CR4_LA57: u64 = 1 << 12;
 const EFER_LMA: u64 = 1 << 10;
 const PRESENT: u64 = 1;

@@ -6,11 +6,10 @@ use devices::GuestMemory;
 use kvm_bindings::kvm_sregs;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::paging;
+use super::paging::{self, CR0_PG};
 
 /// From RSP on: the frames of what is small enough to leave all registers alone.
 const BYTES: usize = 256;
-const CR0_PG: u64 = 1 << 31;
 
 /// A mark of the stack's top: the low half of the CRC32C of 256 bytes from SS:RSP on, or of those of its page if the
 /// next is not there. Of none in 32-bit paging.

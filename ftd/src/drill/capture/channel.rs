@@ -314,7 +314,8 @@ fn outputs(cursor: &mut Cursor<'_>) -> Option<Vec<u32>> {
                 }
                 return cursor.0.is_empty().then_some(crcs);
             }
-            // A point between two exits: branches, RIP, RFLAGS, checksum of the registers, their marks, a mark of the stack.
+            // A point between two exits: branches, RIP, RFLAGS, checksum of the registers, their marks, the stack's
+            // mark.
             11 => {
                 for _ in 0..3 {
                     cursor.varint()?;
