@@ -114,6 +114,19 @@ impl Effect {
             Effect::EntropyWanted { .. } => false,
         }
     }
+
+    /// Bytes of data that it makes the host keep until it is carried out.
+    pub fn data_bytes(&self) -> usize {
+        match self {
+            Effect::NetTx { frame } => frame.len(),
+            Effect::ConsoleOut { bytes, .. } => bytes.len(),
+            Effect::Disk(request) => match &request.op {
+                DiskOp::Write { data, .. } => data.len(),
+                DiskOp::Read { .. } | DiskOp::Flush | DiskOp::Discard { .. } => 0,
+            },
+            Effect::EntropyWanted { .. } | Effect::PowerOff | Effect::Reset => 0,
+        }
+    }
 }
 
 /// A request to one of the machine's disks. Data of a write was copied out of guest memory at the

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Write as _};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -305,7 +306,13 @@ impl LogFile {
             boot_time_ns: shell.config.boot_unix_seconds * 1_000_000_000,
             first_epoch: 1,
         };
-        let file = File::create(path)
+        // The guest's RAM is in it.
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)
             .with_context(|| format!("cannot write the log to {}", path.display()))?;
         let writer = LogWriter::create(BufWriter::with_capacity(1 << 20, file), &header)
             .with_context(|| format!("cannot write the log to {}", path.display()))?;

@@ -25,8 +25,9 @@ use crate::digest::{Marks, RamShare};
 use crate::entry::{Entry, Epoch};
 use crate::wire::{GFN_END, WireFault};
 
-/// Most bytes of an encoded epoch. Close the epoch long before ([`EpochBuilder::len_bytes`]).
-pub const MAX_EPOCH_BYTES: usize = 16 << 20;
+/// Most bytes of an encoded epoch. Close the epoch long before ([`EpochBuilder::len_bytes`]). A snapshot can't be
+/// parted: the writes that wait for a disk are in it, up to 20 MiB of them, and [`PAGES_PER_EVENT`] pages.
+pub const MAX_EPOCH_BYTES: usize = 32 << 20;
 /// Most entries of an epoch, `Reached` included.
 pub const MAX_EPOCH_ENTRIES: u32 = 1 << 20;
 /// How many pages to put into one [`Event::Pages`](crate::Event::Pages), so that no epoch outgrows its bounds: 4 MiB.
@@ -145,12 +146,11 @@ impl EncodedEpoch {
         Ok(entries)
     }
 
-    /// Whether the first entry is a [`Event::Snapshot`](crate::Event::Snapshot), as it must be in the epoch that completes
-    /// a live clone.
-    pub fn begins_with_snapshot(&self) -> bool {
-        self.bytes
-            .first()
-            .is_some_and(|tag| tag & 0xf == kind::SNAPSHOT)
+    /// Whether the first entry is of a guest's state, a [`Event::Snapshot`](crate::Event::Snapshot) or
+    /// [`Event::Pages`](crate::Event::Pages) that go before it, as it must be in the first epoch behind a live clone.
+    pub fn begins_with_state(&self) -> bool {
+        let kind = self.bytes.first().map(|tag| tag & 0xf);
+        matches!(kind, Some(kind::SNAPSHOT | kind::PAGES))
     }
 }
 

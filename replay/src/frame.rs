@@ -28,7 +28,7 @@ pub const FRAME_VERSION: u8 = 2;
 pub const HEADER_BYTES: usize = 24;
 /// Bytes of an epoch's frame before the epoch's own bytes ([`epoch_header`]).
 pub const EPOCH_HEADER_BYTES: usize = HEADER_BYTES + EPOCH_PREFIX_BYTES;
-const EPOCH_PREFIX_BYTES: usize = 4 + 4;
+pub(crate) const EPOCH_PREFIX_BYTES: usize = 4 + 4;
 /// Most bytes of a body from a peer that has been authenticated and said what it is.
 pub const MAX_FRAME_BYTES: usize = 64 << 20;
 /// Most bytes of a body from a peer before that.

@@ -12,6 +12,9 @@ use crate::entry::Page;
 pub(crate) const PAGE_LEN: usize = PAGE_BYTES as usize;
 /// One more than the highest guest frame number.
 pub(crate) const GFN_END: u64 = RAM_BYTES_MAX / PAGE_BYTES;
+/// One more than the highest page that a list can name: behind those of RAM are the disks', which end where a file's
+/// offsets do. Whether there is such a page those know that write it.
+pub(crate) const PAGE_END: u64 = 1 << 51;
 
 /// What is wrong with a primitive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -22,10 +25,10 @@ pub enum WireFault {
     /// A number is longer than it needs to be, or than 64 bits.
     #[error("holds a number that is not in its shortest form")]
     Varint,
-    /// A frame number is not within the largest RAM a guest can have (3 GiB).
-    #[error("names guest frame {gfn:#x}, beyond 3 GiB")]
+    /// A page's number is beyond all disks that there can be.
+    #[error("names page {gfn:#x}, which no disk has")]
     Gfn {
-        /// The frame number.
+        /// The number.
         gfn: u64,
     },
     /// A page is neither empty (all zero) nor 4096 bytes long.
@@ -76,7 +79,7 @@ pub(crate) fn put_pages(out: &mut Vec<u8>, pages: &[Page]) -> Result<(), WireFau
     put_varint(out, pages.len() as u64);
     let mut expected = 0u64;
     for page in pages {
-        if page.gfn >= GFN_END {
+        if page.gfn >= PAGE_END {
             return Err(WireFault::Gfn { gfn: page.gfn });
         }
         let present = match page.data.len() {
@@ -183,7 +186,7 @@ impl<'a> Reader<'a> {
         for _ in 0..count {
             let word = self.varint()?;
             let gfn = expected.wrapping_add(unzigzag(word >> 1));
-            if gfn >= GFN_END {
+            if gfn >= PAGE_END {
                 return Err(WireFault::Gfn { gfn });
             }
             let data = if word & 1 == 0 {

@@ -284,6 +284,8 @@ def main():
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Who sends to this address over the guest's bridge is not answered.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"mgmt0\0")
     listener.bind((sys.argv[1], PORT))
     listener.listen(64)
     print("testbed: the agent is ready", flush=True)

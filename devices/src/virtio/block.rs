@@ -211,6 +211,11 @@ impl Block {
         };
         let used_before = rings.queues[REQUESTS].next_used();
         if let Some(target) = target {
+            if is_write_through(rings, &op) && outcome == DiskOutcome::Done {
+                let flush = self.emit(DiskOp::Flush, target);
+                effects.push(flush);
+                return Ok(());
+            }
             let written = complete(rings.mem, &target, &outcome)?;
             rings.queues[REQUESTS].add_used(rings.mem, target.head, written)?;
         }
@@ -233,6 +238,12 @@ impl Block {
         };
         self.state.in_flight.iter().map(request).collect()
     }
+}
+
+/// A driver that does not take VIRTIO_BLK_F_FLUSH can't ask for what it wrote to be stable: it is so once it is
+/// complete (section 5.2.6.2).
+fn is_write_through(rings: &Rings<'_>, op: &DiskOp) -> bool {
+    matches!(op, DiskOp::Write { .. }) && rings.features & FEATURE_FLUSH == 0
 }
 
 /// Data that a request makes the host hold, in bytes.

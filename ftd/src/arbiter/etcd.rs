@@ -17,6 +17,7 @@
 
 mod address;
 mod gateway;
+mod member;
 
 pub use address::Address;
 pub use gateway::GatewayError;
@@ -45,16 +46,21 @@ impl EtcdArbiter {
     /// Finds it. Identifiers are as in [`super::open`].
     ///
     /// # Errors
-    /// [`ArbiterError::BadEtcd`] for an address that is none, [`ArbiterError::Etcd`] if it does not answer.
+    /// [`ArbiterError::BadEtcd`] for an address that is none, [`ArbiterError::Etcd`] if it does not answer or its
+    /// names are not known.
     pub fn open(name: &str, vm_id: &str, host_id: &str) -> Result<Self, ArbiterError> {
         let bad = |why| ArbiterError::BadEtcd {
             address: name.to_owned(),
             why,
         };
         let Address { endpoints, prefix } = Address::parse(name).map_err(bad)?;
+        let members = member::find(&endpoints).map_err(|source| ArbiterError::Etcd {
+            name: name.to_owned(),
+            source,
+        })?;
         let mut arbiter = EtcdArbiter {
             name: name.to_owned(),
-            gateway: Gateway::new(endpoints),
+            gateway: Gateway::new(members),
             prefix: format!("{prefix}/{}", encode(vm_id)),
             host_id: host_id.to_owned(),
             signed: 0,

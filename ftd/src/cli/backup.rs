@@ -40,7 +40,7 @@ pub fn run(options: &Options) -> Result<()> {
         &options.guest,
         options.pair.disks_are(DisksAre::SharedLater),
     )?;
-    let seat = Seat::take(&options.pair)?;
+    let seat = Seat::take(&options.pair, &options.guest)?;
     let joins = Joins {
         listen: options.listen,
         log_from: options.log_from.clone(),

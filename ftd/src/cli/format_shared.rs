@@ -16,15 +16,21 @@ pub struct Options {
     /// Overwrite what is there, even the decisions of a pair that runs.
     #[arg(long)]
     force: bool,
+    /// Say that it is done as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
     crate::arbiter::format_device(&options.device, &options.vm, options.force)?;
-    println!(
-        "{} is ready for virtual machine {}",
-        options.device.display(),
-        options.vm
-    );
+    let Options { device, vm, .. } = options;
+    match options.json {
+        true => println!(
+            "{}",
+            serde_json::json!({ "ok": true, "device": device, "vm": vm })
+        ),
+        false => println!("{} is ready for virtual machine {vm}", device.display()),
+    }
     Ok(())
 }

@@ -16,6 +16,9 @@ pub struct Options {
     /// A host of the pair; for each one [default: host1 and host2].
     #[arg(long, value_name = "NAME")]
     host: Vec<String>,
+    /// Print what was made as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs it.
@@ -24,8 +27,21 @@ pub fn run(options: &Options) -> Result<()> {
         true => ["host1", "host2"].map(str::to_owned).to_vec(),
         false => options.host.clone(),
     };
-    print!("{}", text(&make(&options.out, &hosts)?));
+    let made = make(&options.out, &hosts)?;
+    match options.json {
+        true => println!("{}", json(&made)),
+        false => print!("{}", text(&made)),
+    }
     Ok(())
+}
+
+fn json(made: &Made) -> serde_json::Value {
+    serde_json::json!({
+        "ok": true,
+        "authority": made.authority,
+        "authority_was_there": made.authority_was_there,
+        "hosts": made.hosts,
+    })
 }
 
 fn text(made: &Made) -> String {

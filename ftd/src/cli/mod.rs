@@ -92,6 +92,11 @@ pub struct UsageError(pub String);
 #[error("{0}")]
 pub struct StartAgain(pub String);
 
+/// The report of a command says what failed already.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Reported(&'static str);
+
 /// Exit status of [`StartAgain`].
 const START_AGAIN: u8 = 3;
 
@@ -100,7 +105,7 @@ fn verdict(passed: anyhow::Result<bool>) -> anyhow::Result<()> {
     if passed? {
         Ok(())
     } else {
-        anyhow::bail!("the drill failed; its report says where")
+        Err(Reported("the drill failed; its report says where").into())
     }
 }
 
@@ -130,9 +135,24 @@ pub fn pair_arguments_of(text: &str) -> Result<Vec<OsString>, String> {
     config::arguments(pair, text)
 }
 
+/// Whether what a command with these arguments prints is for programs.
+fn is_for_programs(arguments: &[OsString]) -> bool {
+    arguments.iter().any(|argument| argument == "--json")
+}
+
+/// Says what failed, to people, and to a program that waits for JSON.
+fn tell(error: &anyhow::Error, json: bool) {
+    let _ = writeln!(std::io::stderr(), "ftd: {error:#}");
+    if json && !error.is::<Reported>() {
+        let answer = serde_json::json!({ "ok": false, "error": format!("{error:#}") });
+        let _ = writeln!(std::io::stdout(), "{answer}");
+    }
+}
+
 /// Parses the command line and carries it out.
 pub fn main() -> ExitCode {
     crate::host::heap::give_freed_memory_back();
+    let json = is_for_programs(&std::env::args_os().collect::<Vec<_>>());
     let cli = match config::expand(&Cli::command(), std::env::args_os().collect()) {
         Ok(arguments) => Cli::parse_from(arguments),
         Err(error) => {
@@ -165,7 +185,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "ftd: {error:#}");
+            tell(&error, json);
             if error.is::<UsageError>() {
                 ExitCode::from(2)
             } else if error.is::<StartAgain>() {

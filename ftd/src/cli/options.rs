@@ -8,6 +8,7 @@ use replay::EpochPolicy;
 use vmm::clock::Clock;
 use vmm::cpu_model::CpuModel;
 
+use super::UsageError;
 use super::sandbox::SandboxArgs;
 use crate::host::console::ConsoleSpec;
 use crate::host::disk::DiskFormat;
@@ -60,9 +61,10 @@ pub struct GuestOptions {
     #[arg(long, value_name = "MAC", default_value = "52:54:00:66:74:64")]
     pub mac: Mac,
     /// Where the guest's serial console goes: stdio (on a terminal every key goes to the guest, and
-    /// Ctrl-A x ends ftd), stdio:cooked, none, file:PATH or unix:PATH (a socket for one client).
-    #[arg(long, value_name = "WHERE", default_value = "stdio")]
-    pub console: ConsoleSpec,
+    /// Ctrl-A x ends ftd), stdio:cooked, none, file:PATH or unix:PATH (a socket for one client) [default: stdio, or
+    /// none with --json].
+    #[arg(long, value_name = "WHERE")]
+    pub console: Option<ConsoleSpec>,
     /// Leave RDTSC in the guest as it is (for guests that never replay).
     #[arg(long, hide = true)]
     pub open_rdtsc: bool,
@@ -100,6 +102,28 @@ impl GuestOptions {
             Some(image) => sandbox.needs(image),
             None => sandbox,
         }
+    }
+
+    /// The same, of a command whose report goes to standard output: the guest's console does not, if it is JSON.
+    ///
+    /// # Errors
+    /// [`UsageError`]: both were asked for.
+    pub fn reporting(&self, json: bool) -> Result<GuestOptions, UsageError> {
+        let mut options = self.clone();
+        if json && matches!(self.console, Some(ConsoleSpec::Stdio { .. })) {
+            let why = "--json and the guest's console would share standard output: give another --console";
+            return Err(UsageError(why.to_owned()));
+        }
+        if json {
+            options.console.get_or_insert(ConsoleSpec::Nothing);
+        }
+        Ok(options)
+    }
+
+    /// Where the guest's console goes.
+    pub fn console(&self) -> ConsoleSpec {
+        let terminal = ConsoleSpec::Stdio { raw: true };
+        self.console.clone().unwrap_or(terminal)
     }
 
     /// `patience_ms` as a duration.

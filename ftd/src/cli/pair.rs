@@ -51,7 +51,7 @@ pub fn run(options: &Options) -> Result<()> {
         .copied()
         .collect();
     let keys = options.pair.channel.keys(&ends)?;
-    let mut seat = Seat::take(&options.pair)?;
+    let mut seat = Seat::take(&options.pair, &options.guest)?;
     let known = Report {
         command: "pair".to_owned(),
         pid: std::process::id(),

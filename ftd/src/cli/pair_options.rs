@@ -1,11 +1,13 @@
 //! Options that primary and backup share.
 
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 use replay::protocol::{Commit, DiskFacts, Facts, Release};
 
+use super::{GuestOptions, UsageError};
 use super::channel::ChannelArgs;
 use super::control::ControlArgs;
 use crate::arbiter::HostSlot;
@@ -66,7 +68,8 @@ pub struct PairArgs {
     /// same disk. The same on both hosts.
     #[arg(long, requires = "image")]
     pub own_disks: bool,
-    /// Where it is noted whose guest wrote to the own disk last [default: the image's name and .label].
+    /// Where it is noted whose guest wrote to the own disk last: a file that outlives a restart of the host, best on
+    /// the same storage [default: the image's name and .label; a block device has none].
     #[arg(long, value_name = "FILE", requires = "own_disks")]
     pub disk_label: Option<PathBuf>,
     /// Start the guest from this host's own disk though another host's may be newer: what was written there
@@ -93,21 +96,49 @@ impl PairArgs {
 
     /// A directory or an etcd needs none. On a device two hosts in one slot would break the test-and-set, and a
     /// host changes sides: so there is no default.
+    ///
+    /// # Errors
+    /// [`UsageError`]: a device, and no slot.
     pub(super) fn host_slot(&self) -> Result<HostSlot> {
         let number = match self.slot {
             Some(number) => number,
             // The arbiter says what is wrong with a path that leads nowhere.
             None if self.shared.is_dir() || !self.shared.exists() => 0,
-            None => bail!(
-                "{} is no directory, so give --slot: a number from 0 to 7 that is this host's alone",
-                self.shared.display()
-            ),
+            None => {
+                let why = format!(
+                    "{} is no directory, so give --slot: a number from 0 to 7 that is this host's alone",
+                    self.shared.display()
+                );
+                return Err(UsageError(why).into());
+            }
         };
-        match HostSlot::new(number) {
-            Some(slot) => Ok(slot),
-            None => bail!("--slot must be from 0 to 7"),
+        HostSlot::new(number)
+            .ok_or_else(|| UsageError("--slot must be from 0 to 7".to_owned()).into())
+    }
+
+    /// Beside a block device there is only /dev, which is empty again after each start of the host.
+    ///
+    /// # Errors
+    /// [`UsageError`]: an own disk whose label would be there.
+    pub(super) fn need_lasting_label(&self, guest: &GuestOptions) -> Result<()> {
+        match guest.image.as_deref() {
+            Some(image) if self.own_disks && self.disk_label.is_none() && is_block_device(image) => {
+                let why = format!(
+                    "{} is a block device, so give --disk-label FILE (/var/lib/ftd/{}.label, say): where ftd notes \
+                     whose guest wrote to this disk last. It must outlive a restart of the host",
+                    image.display(),
+                    self.vm
+                );
+                Err(UsageError(why).into())
+            }
+            _ => Ok(()),
         }
     }
+}
+
+/// Whether the path leads to a block device.
+fn is_block_device(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device())
 }
 
 /// What must be the same on both hosts.

@@ -32,10 +32,13 @@ pub struct Options {
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
     let keys = options.pair.channel.keys(&[options.listen])?;
+    // What is wrong with the command line is told before the guest is loaded.
+    options.pair.host_slot()?;
+    options.pair.need_lasting_label(&options.guest)?;
     let shell = Shell::open(&options.guest, options.pair.disks_are(DisksAre::Shared))?;
     // The guest first: a primary with nothing to run must not have asked the arbiter for anything.
     let (guest, _) = shell.boot_to_replay(&options.guest)?;
-    let mut seat = Seat::take(&options.pair)?;
+    let mut seat = Seat::take(&options.pair, &options.guest)?;
     let known = Report::of("primary", &shell);
     let generation = seat.wait_until_vacant(&options.pair, known)?;
     seat.need_newest_disk(&options.pair, &options.guest, generation)?;

@@ -23,8 +23,8 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     log: PathBuf,
     /// Stop after so many seconds [default: when the guest powers off, or on SIGINT or SIGTERM].
-    #[arg(long, value_name = "SECONDS")]
-    stop_after: Option<f64>,
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    stop_after: Option<Duration>,
     /// Stop this process (SIGSTOP) where the guest has ended, for its memory to be read from outside.
     #[arg(long, hide = true)]
     hold: bool,
@@ -33,25 +33,33 @@ pub struct Options {
     json: bool,
 }
 
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok();
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "give a number of seconds, such as 2.5".to_owned())
+}
+
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
+    let guest_options = options.guest.reporting(options.json)?;
     let control = options.control.open()?;
-    let shell = Shell::open(&options.guest, DisksAre::Own)?;
-    let (guest, booted) = shell.boot_to_replay(&options.guest)?;
+    let shell = Shell::open(&guest_options, DisksAre::Own)?;
+    let (guest, booted) = shell.boot_to_replay(&guest_options)?;
     let live = LiveOptions {
-        patience: options.guest.patience(),
-        ram_check: options.guest.ram_check(),
-        policy: options.guest.epochs(),
+        patience: guest_options.patience(),
+        ram_check: guest_options.ram_check(),
+        policy: guest_options.epochs(),
         wait_for_log: true,
     };
     let solo = SoloOptions {
         live,
         control,
-        stop_after: options.stop_after.map(Duration::from_secs_f64),
+        stop_after: options.stop_after,
         log: Some(&options.log),
         hold: options.hold,
     };
-    let report = solo::run(&shell, guest, &booted, &options.guest, solo)?;
+    let report = solo::run(&shell, guest, &booted, &guest_options, solo)?;
     let hash = report
         .state
         .map(|state| state.to_string())

@@ -23,13 +23,14 @@ pub struct Options {
 
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
+    let guest_options = options.guest.reporting(options.json)?;
     let control = options.control.open()?;
-    let shell = Shell::open(&options.guest, DisksAre::Own)?;
-    let (guest, booted) = shell.boot(&options.guest)?;
+    let shell = Shell::open(&guest_options, DisksAre::Own)?;
+    let (guest, booted) = shell.boot(&guest_options)?;
     let live = LiveOptions {
-        patience: options.guest.patience(),
-        ram_check: options.guest.ram_check(),
-        policy: options.guest.epochs(),
+        patience: guest_options.patience(),
+        ram_check: guest_options.ram_check(),
+        policy: guest_options.epochs(),
         wait_for_log: false,
     };
     let solo = SoloOptions {
@@ -39,7 +40,7 @@ pub fn run(options: &Options) -> Result<()> {
         log: None,
         hold: false,
     };
-    let report = solo::run(&shell, guest, &booted, &options.guest, solo)?;
+    let report = solo::run(&shell, guest, &booted, &guest_options, solo)?;
     if options.json {
         println!(
             "{}",

@@ -6,10 +6,10 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use replay::protocol::{Config, Start};
 
-use super::GuestOptions;
+use super::{GuestOptions, UsageError};
 use super::pair_options::{PairArgs, facts};
 use crate::arbiter::vacancy::{self, Occupied};
-use crate::arbiter::{self, Arbiter, Verdict};
+use crate::arbiter::{self, Arbiter, ArbiterError, Verdict};
 use crate::control::{Control, Report};
 use crate::daemon::pair::PairOptions;
 use crate::host::disk::Label;
@@ -47,16 +47,17 @@ impl Seat {
     /// Takes it.
     ///
     /// # Errors
-    /// The shared storage or the control socket can't be opened.
-    pub fn take(args: &PairArgs) -> Result<Seat> {
+    /// The shared storage or the control socket can't be opened. [`UsageError`] for what will not get better by itself.
+    pub fn take(args: &PairArgs, guest: &GuestOptions) -> Result<Seat> {
         let host = nix::unistd::gethostname()
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_else(|_| "host".to_owned());
         let slot = args.host_slot()?;
+        args.need_lasting_label(guest)?;
         let control = args.control.open()?;
         // A daemon that is started again is another bidder: it has no copy of the guest.
         let bidder = format!("{host}-{:08x}", entropy::random_u64()? as u32);
-        let arbiter = arbiter::open(&args.shared, &args.vm, &bidder, slot)?;
+        let arbiter = arbiter::open(&args.shared, &args.vm, &bidder, slot).map_err(told)?;
         Ok(Seat {
             host,
             bidder,
@@ -180,5 +181,16 @@ impl Seat {
                 wait_for_log: joins.wait_for_backup,
             },
         })
+    }
+}
+
+/// What shared storage says, as a usage error where the command line would have to be another.
+fn told(error: ArbiterError) -> anyhow::Error {
+    match error {
+        ArbiterError::BadEtcd { .. }
+        | ArbiterError::BadId { .. }
+        | ArbiterError::OtherVm { .. }
+        | ArbiterError::WrongKind { .. } => UsageError(error.to_string()).into(),
+        error => error.into(),
     }
 }

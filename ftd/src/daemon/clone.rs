@@ -178,8 +178,12 @@ impl Sender {
 
     /// Sends a message; `false` when given up.
     fn send(&mut self, message: &Message) -> bool {
-        let Ok(frame) = encode(message) else {
-            return false; // A page of another size, which nobody here makes.
+        let frame = match encode(message) {
+            Ok(frame) => frame,
+            Err(error) => {
+                tracing::error!("a clone can't be sent; this is a defect of ftd: {error}");
+                return false;
+            }
         };
         while !self.is_given_up() {
             match (self.send)(&frame) {

@@ -89,7 +89,7 @@ pub struct BackupSource {
     pub addresses: AddressLearner,
     /// This host's disks, if they are its own.
     own_disks: Option<OwnDisks>,
-    /// What the clone wrote to them is there for good.
+    /// This copy is whole: what the clone wrote to them is there for good.
     durable: bool,
 }
 
@@ -180,8 +180,9 @@ impl Source for BackupSource {
             return Ok(());
         };
         // Once, what the clone wrote: the guest may have been told that some of it is safe.
-        if !std::mem::replace(&mut self.durable, true) {
-            own.make_durable()?;
+        if !self.durable {
+            own.make_durable(|| self.abandoned())?;
+            self.durable = true;
         }
         for request in outstanding {
             // What was read is in the log.
@@ -192,9 +193,13 @@ impl Source for BackupSource {
         Ok(())
     }
 
+    /// A copy that is whole has executed all that these pages are of, and may have written more since: they are
+    /// for another backup, which joins.
     fn disk_page(&mut self, page: u64, data: &[u8]) -> Result<(), RunError> {
         match &self.own_disks {
-            Some(own) => own.pages().write(page, data).map_err(RunError::DiskPage),
+            Some(_) if self.durable => Ok(()),
+            Some(_) if self.abandoned() => Err(RunError::Sink("the copy was given up".to_owned())),
+            Some(own) => own.copy_page(page, data).map_err(RunError::DiskPage),
             None => {
                 let why = format!("page {page:#x} behind this RAM");
                 Err(vmm::VmmError::BadSnapshot(why).into())

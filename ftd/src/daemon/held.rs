@@ -5,6 +5,10 @@ use std::collections::VecDeque;
 use devices::Effect;
 use replay::Epoch;
 
+/// Most bytes that wait. Beyond, what is for the network or the console is lost, as it is on a line that is full; the
+/// guest bounds its writes to disks by itself.
+const BYTES_MAX: usize = 64 << 20;
+
 /// Outputs in the order the guest made them, and how far they may go out.
 #[derive(Debug, Default)]
 pub struct Held {
@@ -13,6 +17,8 @@ pub struct Held {
     holding_from: Option<Epoch>,
     released: Epoch,
     suspended: bool,
+    /// Outputs that were lost since fewer than [`BYTES_MAX`] waited.
+    lost: u64,
 }
 
 impl Held {
@@ -44,7 +50,18 @@ impl Held {
 
     /// Adds an output that belongs to epoch `after` (0: made while nobody logged).
     pub fn push(&mut self, after: Epoch, effect: Effect) {
-        self.bytes += size(&effect);
+        let bytes = self.bytes + effect.data_bytes();
+        if bytes > BYTES_MAX && matches!(effect, Effect::NetTx { .. } | Effect::ConsoleOut { .. }) {
+            if self.lost == 0 {
+                tracing::warn!(
+                    "{} MiB of the guest's output wait: frames and console text beyond are lost",
+                    BYTES_MAX >> 20
+                );
+            }
+            self.lost += 1;
+            return;
+        }
+        self.bytes = bytes;
         self.outputs.push_back((after, effect));
     }
 
@@ -61,7 +78,11 @@ impl Held {
             return None;
         }
         let (_, effect) = self.outputs.pop_front()?;
-        self.bytes -= size(&effect);
+        self.bytes -= effect.data_bytes();
+        if self.lost > 0 && self.bytes < BYTES_MAX / 2 {
+            tracing::warn!("{} frames and pieces of console text were lost", self.lost);
+            self.lost = 0;
+        }
         Some(effect)
     }
 
@@ -84,18 +105,6 @@ impl Held {
     pub fn discard(&mut self) {
         self.outputs.clear();
         self.bytes = 0;
-    }
-}
-
-fn size(effect: &Effect) -> usize {
-    match effect {
-        Effect::NetTx { frame } => frame.len(),
-        Effect::ConsoleOut { bytes, .. } => bytes.len(),
-        Effect::Disk(request) => match &request.op {
-            devices::DiskOp::Write { data, .. } => data.len(),
-            _ => 0,
-        },
-        _ => 0,
     }
 }
 
@@ -128,5 +137,25 @@ mod tests {
         held.suspend(false);
         assert_eq!(held.next_free(), Some(frame(3)));
         assert!(held.is_empty());
+    }
+
+    #[test]
+    fn what_a_guest_makes_the_host_keep_is_bounded() {
+        let mut held = Held::default();
+        held.suspend(true);
+        let frame = || Effect::NetTx {
+            frame: vec![1; 1 << 20],
+        };
+        for _ in 0..100 {
+            held.push(0, frame());
+        }
+        assert_eq!((held.len(), held.bytes(), held.lost), (64, BYTES_MAX, 36));
+        held.push(0, Effect::PowerOff);
+        assert_eq!(held.len(), 65, "what ends the guest is never lost");
+        held.suspend(false);
+        while held.next_free().is_some() {}
+        assert_eq!((held.bytes(), held.lost), (0, 0));
+        held.push(0, frame());
+        assert_eq!(held.len(), 1);
     }
 }

@@ -27,6 +27,8 @@ use self::writer::{SideDoor, Writer};
 use crate::host::clock::monotonic_ns;
 use crate::keys::HostKeys;
 
+/// How long a connection that closes may take to send what was queued, in nanoseconds: the other host may be gone.
+const CLOSING_NS_MAX: u64 = 5_000_000_000;
 /// Bytes read from a connection at once.
 const READ_BYTES: usize = 256 << 10;
 
@@ -67,8 +69,8 @@ struct Link {
     dialled: bool,
     /// The other side has said TLS' goodbye.
     left: bool,
-    /// Close once `outgoing` is sent.
-    closing: bool,
+    /// Close once `outgoing` is sent; since when.
+    closing: Option<u64>,
 }
 
 /// All connections of this host.
@@ -131,7 +133,7 @@ impl Links {
             secure,
             dialled,
             left: false,
-            closing: false,
+            closing: None,
         };
         if !dialled {
             let _ = link.stream.set_nodelay(true);
@@ -235,13 +237,23 @@ impl Links {
             .map_or(0, |link| link.writer().backlog_bytes())
     }
 
-    /// The largest backlog of any connection, in bytes.
+    /// The largest backlog of any connection that goes on, in bytes.
     pub fn backlog_bytes_max(&self) -> usize {
-        self.links
-            .keys()
-            .map(|peer| self.backlog_bytes(*peer))
+        let open = self.links.values().filter(|link| link.closing.is_none());
+        open.map(|link| link.writer().backlog_bytes())
             .max()
             .unwrap_or(0)
+    }
+
+    /// Drops connections whose other end has not taken what was queued before they were closed.
+    pub fn drop_stuck(&mut self, registry: &Registry, now_ns: u64) {
+        let is_stuck = |link: &Link| {
+            let since = link.closing;
+            since.is_some_and(|since| now_ns.saturating_sub(since) > CLOSING_NS_MAX)
+        };
+        while let Some((&peer, _)) = self.links.iter().find(|(_, link)| is_stuck(link)) {
+            self.drop_link(registry, peer);
+        }
     }
 
     /// Closes a connection once what was queued is sent.
@@ -249,7 +261,7 @@ impl Links {
         let Some(link) = self.links.get_mut(&peer) else {
             return;
         };
-        link.closing = true;
+        link.closing.get_or_insert_with(monotonic_ns);
         let sent = link.writer().flush();
         if sent.is_err() || link.is_flushed() {
             self.drop_link(registry, peer);
@@ -289,7 +301,7 @@ impl Links {
                 })
             }
         };
-        let closing = link.closing;
+        let closing = link.closing.is_some();
         let over = matches!(served, Served::Lost(_));
         if over || closing && link.is_flushed() {
             self.drop_link(registry, peer);
@@ -303,7 +315,7 @@ impl Links {
     /// The next whole message. One at a time: what it says may lift the limit for the next.
     pub fn next_message(&mut self, peer: PeerId) -> Result<Option<Message>, LinkLoss> {
         match self.links.get_mut(&peer) {
-            Some(link) if !link.closing => link
+            Some(link) if link.closing.is_none() => link
                 .decoder
                 .next()
                 .map_err(|error| LinkLoss::Broken(error.to_string())),

@@ -327,6 +327,7 @@ impl Pair {
                 self.accept()?;
             }
             self.tell_hashes()?;
+            self.links.drop_stuck(self.poll.registry(), monotonic_ns());
             self.outbox
                 .clog(self.links.backlog_bytes_max() > BACKLOG_BYTES_MAX);
         }

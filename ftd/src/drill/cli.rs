@@ -134,12 +134,19 @@ impl DrillArgs {
             Duration::try_from_secs_f64(value).with_context(|| format!("--{name} {value}"))
         };
         let temporary = self.folder.is_none();
-        let folder = self.folder.clone().unwrap_or_else(|| {
+        let folder = match &self.folder {
+            Some(folder) => {
+                std::fs::create_dir_all(folder)
+                    .with_context(|| format!("cannot make {}", folder.display()))?;
+                folder.clone()
+            }
             // Not below /tmp: emulated hosts have one of their own.
-            PathBuf::from(format!("/var/tmp/ftd-drill-{}", std::process::id()))
-        });
-        std::fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot make {}", folder.display()))?;
+            None => tempfile::Builder::new()
+                .prefix("ftd-drill-")
+                .tempdir_in("/var/tmp")
+                .context("cannot make a folder in /var/tmp")?
+                .keep(),
+        };
         let folder = folder.canonicalize()?;
         if folder.join("drill-1").exists() {
             bail!("{} holds another drill", folder.display());

@@ -61,7 +61,7 @@ impl Backends {
         } else {
             None
         };
-        let console = HostConsole::open(&options.console)?;
+        let console = HostConsole::open(&options.console())?;
         // Before the first thread: each has rights of its own.
         sandbox.give_rights_up()?;
         let mut workers = Vec::new();

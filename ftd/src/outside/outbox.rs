@@ -126,9 +126,14 @@ pub struct WentLive {
     pub reissued: usize,
 }
 
+/// Bytes of outputs at which a guest waits until the loop has taken them.
+const OUTPUT_BYTES_MAX: usize = 16 << 20;
+
 #[derive(Debug, Default)]
 struct Queue {
     items: VecDeque<Outgoing>,
+    /// Data of the outputs among them.
+    output_bytes: usize,
     /// The protocol asked the guest to wait: too much log is ahead of the backup.
     held: bool,
     /// Too much waits to be sent.
@@ -206,9 +211,28 @@ impl Outbox {
         self.push(item)
     }
 
+    /// Adds an output that may go out once epoch `after` is acknowledged; waits first where the guest makes more of
+    /// them than the loop takes.
+    pub fn push_output(&self, after: Epoch, effect: Effect) -> bool {
+        let mut queue = self.lock();
+        while queue.output_bytes >= OUTPUT_BYTES_MAX && !queue.closed {
+            queue = self
+                .released
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        queue.output_bytes += effect.data_bytes();
+        drop(queue);
+        self.push(Outgoing::Output { after, effect })
+    }
+
     /// Takes everything, in order.
     pub fn take(&self, into: &mut VecDeque<Outgoing>) {
-        into.append(&mut self.lock().items);
+        let mut queue = self.lock();
+        into.append(&mut queue.items);
+        if std::mem::take(&mut queue.output_bytes) >= OUTPUT_BYTES_MAX {
+            self.released.notify_all();
+        }
     }
 
     /// Holds the guest back at its next epoch, or lets it go on.
@@ -268,6 +292,29 @@ mod tests {
         assert_eq!(items.len(), 1);
         outbox.close();
         assert!(!outbox.push(ended()));
+    }
+
+    #[test]
+    fn a_guest_that_makes_too_much_waits_for_the_loop() {
+        let poll = mio::Poll::new().unwrap();
+        let outbox = Arc::new(Outbox::new(
+            Waker::new(poll.registry(), mio::Token(0)).unwrap(),
+        ));
+        let other = Arc::clone(&outbox);
+        let guest = std::thread::spawn(move || {
+            let frame = |_| Effect::NetTx {
+                frame: vec![0; 1 << 20],
+            };
+            (0..100).map(frame).all(|frame| other.push_output(0, frame))
+        });
+        let mut items = VecDeque::new();
+        let mut taken = 0;
+        while taken < 100 {
+            outbox.take(&mut items);
+            assert!(items.len() <= OUTPUT_BYTES_MAX >> 20);
+            taken += items.drain(..).count();
+        }
+        assert!(guest.join().unwrap());
     }
 
     #[test]

@@ -5,16 +5,23 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use devices::{DiskOp, DiskOutcome, DiskRequest};
+use devices::layout::PAGE_BYTES;
+use devices::{DiskError, DiskOp, DiskOutcome, DiskRequest};
 
 use crate::host::disk::{Disk, DiskPages, DiskWorker};
 use crate::run::RunError;
 
 /// How often to look whether the copy was given up meanwhile.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// Once so many bytes were copied, they are put on the disk for good beside what follows.
+const FLUSH_EVERY: u64 = 64 << 20;
+/// The number of the request that does so; those of a guest count from 0.
+const FLUSH: u64 = u64::MAX;
 
 /// A request: the disk's number and the request's.
 type Key = (u8, u64);
@@ -50,6 +57,8 @@ pub struct OwnDisks {
     ledger: Arc<Ledger>,
     workers: Arc<Vec<DiskWorker>>,
     pages: DiskPages,
+    /// Bytes that were copied since the last [`FLUSH`].
+    copied: Arc<AtomicU64>,
 }
 
 impl OwnDisks {
@@ -60,6 +69,7 @@ impl OwnDisks {
             ledger,
             workers,
             pages: DiskPages::new(&disks),
+            copied: Arc::default(),
         }
     }
 
@@ -68,21 +78,88 @@ impl OwnDisks {
         &self.pages
     }
 
-    /// Has all that was written so far on the disks for good.
+    /// Makes a page what the primary has there. What was copied goes to the disk for good by and by, so that
+    /// little is left for [`OwnDisks::make_durable`], for which the primary's outputs wait.
     ///
     /// # Errors
-    /// A disk failed.
-    pub fn make_durable(&self) -> Result<(), RunError> {
-        for worker in self.workers.iter() {
-            if matches!(
-                worker.disk().perform(&DiskOp::Flush),
-                DiskOutcome::Failed(_)
-            ) {
-                let path = worker.disk().path().display().to_string();
-                return Err(RunError::OwnDisk { path });
-            }
+    /// The disk can't be written there, or there is no such page, or `data` isn't one.
+    pub fn copy_page(&self, page: u64, data: &[u8]) -> std::io::Result<()> {
+        self.pages.write(page, data)?;
+        if self.copied.fetch_add(PAGE_BYTES, Ordering::Relaxed) >= FLUSH_EVERY {
+            self.copied.store(0, Ordering::Relaxed);
+            self.begin_flush();
         }
         Ok(())
+    }
+
+    /// A failure stays in the ledger until [`OwnDisks::make_durable`]: the kernel tells each one once only.
+    fn begin_flush(&self) {
+        for (worker, disk) in self.workers.iter().zip(0..) {
+            let key = (disk, FLUSH);
+            let mut requests = self.ledger.lock();
+            match requests.get(&key) {
+                None | Some(Some(DiskOutcome::Done)) => requests.insert(key, None),
+                Some(_) => continue,
+            };
+            drop(requests);
+            worker.submit(DiskRequest {
+                disk,
+                id: FLUSH,
+                op: DiskOp::Flush,
+            });
+        }
+    }
+
+    /// Has all that was written so far on the disks for good, unless `given_up` says so.
+    ///
+    /// # Errors
+    /// A disk failed, or the copy was given up.
+    pub fn make_durable(&self, given_up: impl Fn() -> bool) -> Result<(), RunError> {
+        for (worker, disk) in self.workers.iter().zip(0..) {
+            let begun = self.outcome((disk, FLUSH), &given_up)?;
+            let rest = worker.disk().perform(&DiskOp::Flush);
+            let all = [begun.as_ref(), Some(&rest)];
+            if all.into_iter().flatten().any(is_failure) {
+                return Err(self.failed(disk));
+            }
+        }
+        // A flush may take long, and the disk belongs to the next copy then.
+        match given_up() {
+            true => Err(dropped()),
+            false => Ok(()),
+        }
+    }
+
+    /// This host's disk failed where the primary's did not.
+    fn failed(&self, disk: u8) -> RunError {
+        let worker = self.workers.get(usize::from(disk));
+        let path = worker.map(|worker| worker.disk().path().display().to_string());
+        RunError::OwnDisk {
+            path: path.unwrap_or_else(|| format!("disk {disk}")),
+        }
+    }
+
+    /// Waits for a request's outcome and forgets it; none if there was no such request.
+    ///
+    /// # Errors
+    /// The copy was given up.
+    fn outcome(
+        &self,
+        key: Key,
+        given_up: impl Fn() -> bool,
+    ) -> Result<Option<DiskOutcome>, RunError> {
+        let mut requests = self.ledger.lock();
+        while let Some(None) = requests.get(&key) {
+            if given_up() {
+                return Err(dropped());
+            }
+            requests = self
+                .ledger
+                .done
+                .wait_timeout(requests, LOOK)
+                .map_or_else(|error| error.into_inner().0, |(requests, _)| requests);
+        }
+        Ok(requests.remove(&key).flatten())
     }
 
     /// Issues a request, unless it is under way already.
@@ -110,35 +187,14 @@ impl OwnDisks {
         theirs: &DiskOutcome,
         given_up: impl Fn() -> bool,
     ) -> Result<(), RunError> {
-        let mut requests = self.ledger.lock();
-        loop {
-            match requests.get(&(disk, id)) {
-                // A read, whose data are in the log.
-                None => return Ok(()),
-                Some(Some(_)) => break,
-                Some(None) if given_up() => {
-                    return Err(RunError::Sink("the copy was given up".to_owned()));
-                }
-                Some(None) => {
-                    requests = self
-                        .ledger
-                        .done
-                        .wait_timeout(requests, LOOK)
-                        .map_or_else(|error| error.into_inner().0, |(requests, _)| requests);
-                }
+        // None of a read, whose data are in the log.
+        let ours = self.outcome((disk, id), given_up)?;
+        match ours {
+            Some(ours) if is_failure(&ours) && !matches!(theirs, DiskOutcome::Failed(_)) => {
+                Err(self.failed(disk))
             }
+            _ => Ok(()),
         }
-        let ours = requests.remove(&(disk, id)).flatten();
-        drop(requests);
-        let failed = matches!(ours, Some(DiskOutcome::Failed(_)));
-        if failed && !matches!(theirs, DiskOutcome::Failed(_)) {
-            let disk = usize::from(disk);
-            let path = self.workers.get(disk).map(|worker| worker.disk().path());
-            let path =
-                path.map_or_else(|| format!("disk {disk}"), |path| path.display().to_string());
-            return Err(RunError::OwnDisk { path });
-        }
-        Ok(())
     }
 
     /// Waits for all requests, for the guest to go live: those whose completion was not in the log are issued
@@ -160,11 +216,19 @@ impl OwnDisks {
     }
 }
 
+/// Whether the disk lacks what the guest was told is on it. One that can't discard keeps what was there, which is as
+/// good as anything.
+fn is_failure(outcome: &DiskOutcome) -> bool {
+    matches!(outcome, DiskOutcome::Failed(DiskError::Io))
+}
+
+fn dropped() -> RunError {
+    RunError::Sink("the copy was given up".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;
-
-    use devices::DiskError;
 
     use super::*;
     use crate::host::disk::DiskOptions;
@@ -226,6 +290,34 @@ mod tests {
             .unwrap_err();
         assert!(matches!(error, RunError::OwnDisk { .. }), "{error}");
         assert!(error.to_string().contains("disk"), "{error}");
+    }
+
+    #[test]
+    fn what_is_copied_is_put_on_the_disk_beside_it_and_a_failure_is_not_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let (own, _guest) = own(folder.path());
+        for _ in 0..=FLUSH_EVERY / PAGE_BYTES {
+            own.copy_page(1, &[3; 4096]).unwrap();
+        }
+        assert!(own.ledger.lock().contains_key(&(0, FLUSH)), "it was begun");
+        own.make_durable(|| false).unwrap();
+        assert!(own.ledger.lock().is_empty());
+        let io = DiskOutcome::Failed(DiskError::Io);
+        own.ledger.lock().insert((0, FLUSH), Some(io));
+        own.begin_flush();
+        let error = own.make_durable(|| false).unwrap_err();
+        assert!(matches!(error, RunError::OwnDisk { .. }), "{error}");
+        // Given up meanwhile: nothing more may be written.
+        assert!(own.make_durable(|| true).is_err());
+    }
+
+    #[test]
+    fn a_disk_that_cannot_discard_is_no_worse_than_one_that_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let (own, _guest) = own(folder.path());
+        let cannot = DiskOutcome::Failed(DiskError::Unsupported);
+        own.ledger.lock().insert((0, 4), Some(cannot));
+        own.complete(0, 4, &DiskOutcome::Done, || false).unwrap();
     }
 
     #[test]

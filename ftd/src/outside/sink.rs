@@ -81,6 +81,6 @@ impl Sink for VcpuSink {
     }
 
     fn output(&mut self, after: Epoch, effect: Effect) -> Result<(), RunError> {
-        self.pass_on(self.outbox.push(Outgoing::Output { after, effect }))
+        self.pass_on(self.outbox.push_output(after, effect))
     }
 }

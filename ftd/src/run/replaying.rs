@@ -1,9 +1,12 @@
 //! The loop of a guest that follows a log: a backup, or `ftd replay`.
 
+use std::collections::BTreeMap;
+
 use devices::layout::PAGE_BYTES;
 use devices::{DiskOutcome, DiskRequest, Effect, Input};
 use replay::{
-    Divergence, EncodedEpoch, Epoch, Event, Page, Point, Position, Replayer, decode_epoch,
+    Divergence, EncodedEpoch, Epoch, Event, Page, Point, Position, Replayer, Snapshot,
+    decode_epoch,
 };
 use vmm::guest::{Flip, Guest, Sought, Stop};
 use vmm::kvm::{Kick, kick};
@@ -76,6 +79,8 @@ pub fn follow<S: Source>(mut guest: Guest, mut source: S) -> Result<Replayed<S>,
         ended: false,
         loaded: false,
         half_loaded: false,
+        set_aside: BTreeMap::new(),
+        unsaid: Vec::new(),
     };
     while follower.step()? {}
     let Follower {
@@ -101,9 +106,13 @@ struct Follower<S> {
     ended: bool,
     /// A snapshot has been loaded: before, the guest is nobody.
     loaded: bool,
-    /// Pages of a snapshot have been written whose registers are still to come: the guest's own
-    /// registers stand at the exit before it and are not the primary's.
+    /// Pages of a snapshot have come whose registers are still to come: the guest's own registers stand
+    /// at the exit before it and are not the primary's.
     half_loaded: bool,
+    /// Those of a guest that is whole: should the rest never come, it goes on as it is.
+    set_aside: BTreeMap<u64, Vec<u8>>,
+    /// Epochs that were executed before the guest was anybody, and its virtual time then.
+    unsaid: Vec<(Epoch, u64)>,
 }
 
 impl<S: Source> Follower<S> {
@@ -155,15 +164,16 @@ impl<S: Source> Follower<S> {
                 self.guest.apply(input)?;
                 self.note_effects();
             }
-            Event::Pages(pages) => {
-                self.begin_load()?;
-                self.write_pages(&pages)?;
-            }
+            Event::Pages(pages) => self.take_pages(pages)?,
             Event::Snapshot(snapshot) => {
-                self.begin_load()?;
-                self.write_pages(&snapshot.pages)?;
-                self.guest
-                    .load(here.exits(), &snapshot.cpu, &snapshot.machine)?;
+                let Snapshot {
+                    cpu,
+                    machine,
+                    pages,
+                } = *snapshot;
+                self.take_pages(pages)?;
+                self.write_set_aside()?;
+                self.guest.load(here.exits(), &cpu, &machine)?;
                 self.source.loaded(self.guest.machine().outstanding())?;
                 self.replayer.forget_outputs();
                 self.loaded = true;
@@ -177,7 +187,12 @@ impl<S: Source> Follower<S> {
                     self.replayer.check_reached(here, &digest, &found, parts)?;
                 }
                 self.executed = epoch;
-                self.source.executed(epoch, self.guest.machine().now())?;
+                self.unsaid.push((epoch, self.guest.machine().now()));
+                if self.loaded {
+                    for (epoch, now) in self.unsaid.drain(..) {
+                        self.source.executed(epoch, now)?;
+                    }
+                }
                 if let Some(flip) = self.source.flip() {
                     self.guest.flip(flip)?;
                 }
@@ -186,24 +201,31 @@ impl<S: Source> Follower<S> {
         Ok(())
     }
 
-    /// Pages behind RAM are those of this host's own disks.
-    fn write_pages(&mut self, pages: &[Page]) -> Result<(), RunError> {
+    /// Takes pages of a snapshot. Those behind RAM are of this host's own disks.
+    fn take_pages(&mut self, pages: Vec<Page>) -> Result<(), RunError> {
+        let first = !std::mem::replace(&mut self.half_loaded, true);
+        if first && !self.loaded {
+            self.guest.settle()?;
+        }
         let ram = ram_bytes(self.guest.memory()) / PAGE_BYTES;
-        for page in pages {
-            match page.gfn.checked_sub(ram) {
-                Some(page_of_disk) => self.source.disk_page(page_of_disk, &page.data)?,
-                None => self.guest.write_page(page.gfn, &page.data)?,
+        for Page { gfn, data } in pages {
+            match gfn.checked_sub(ram) {
+                Some(page_of_disk) => self.source.disk_page(page_of_disk, &data)?,
+                None if self.loaded => drop(self.set_aside.insert(gfn, data)),
+                None => self.guest.write_page(gfn, &data)?,
             }
         }
         Ok(())
     }
 
-    /// The last access must be over before a snapshot's pages are written: its completion may
+    /// The snapshot is whole. The last access must be over before its pages are written: its completion may
     /// still write to RAM.
-    fn begin_load(&mut self) -> Result<(), RunError> {
-        if !self.half_loaded {
+    fn write_set_aside(&mut self) -> Result<(), RunError> {
+        if self.loaded {
             self.guest.settle()?;
-            self.half_loaded = true;
+        }
+        for (gfn, data) in std::mem::take(&mut self.set_aside) {
+            self.guest.write_page(gfn, &data)?;
         }
         Ok(())
     }

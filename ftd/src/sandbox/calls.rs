@@ -96,9 +96,7 @@ pub(super) const ANY: &[c_long] = &[
     libc::SYS_getsockname,
     libc::SYS_getsockopt,
     libc::SYS_recvfrom,
-    libc::SYS_recvmmsg,
     libc::SYS_recvmsg,
-    libc::SYS_sendmmsg,
     libc::SYS_sendmsg,
     libc::SYS_sendto,
     libc::SYS_setsockopt,
@@ -138,11 +136,5 @@ pub(super) const IOCTLS: &[u64] = &[
     0x127f,      // BLKZEROOUT
 ];
 
-/// Families of sockets that are made: the service manager's, the other host's, and the one by which the C library
-/// finds out what addresses there are when it looks etcd's name up.
-pub(super) const FAMILIES: &[libc::c_int] = &[
-    libc::AF_UNIX,
-    libc::AF_INET,
-    libc::AF_INET6,
-    libc::AF_NETLINK,
-];
+/// Families of sockets that are made: the service manager's, and the other host's. No names are looked up any more.
+pub(super) const FAMILIES: &[libc::c_int] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];

@@ -6,14 +6,14 @@ use super::{
     CodecError, CodecFault, EncodedEpoch, FAR, MAX_EPOCH_BYTES, MAX_EPOCH_ENTRIES, USUAL_RFLAGS,
     is_share, kind,
 };
-use crate::digest::Digest;
+use crate::digest::{Digest, Marks};
 use crate::entry::{Epoch, Event, Point, Position, Snapshot};
 use crate::registers::RegisterSum;
 use crate::wire::{GFN_END, put_bytes, put_pages, put_varint, zigzag};
 
 /// Room kept for the `Reached` that closes an epoch, and its point.
 const REACHED_BYTES_MAX: usize = 1 + 10 + DIGEST_BYTES_MAX + POINT_BYTES_MAX;
-const DIGEST_BYTES_MAX: usize = 4 + 4 + 5 + 10 + 4;
+const DIGEST_BYTES_MAX: usize = 2 * (4 + 10 + Marks::MAX) + 10 + 10 + 4 + 8;
 const POINT_BYTES_MAX: usize = 1 + 10 + 3 * 10 + 5 + 4;
 
 /// Encodes entries as they happen, epoch after epoch.

@@ -4,7 +4,7 @@ use super::*;
 use crate::digest::{Digest, Marks, RamShare};
 use crate::entry::{Event, Page, Point, Position, Snapshot};
 use crate::registers::RegisterSum;
-use crate::wire::GFN_END;
+use crate::wire::{GFN_END, PAGE_END};
 use devices::{Console, DiskError, DiskOutcome, Input};
 
 fn bytes(max: usize) -> impl Strategy<Value = Vec<u8>> {
@@ -12,7 +12,7 @@ fn bytes(max: usize) -> impl Strategy<Value = Vec<u8>> {
 }
 
 pub(crate) fn pages(max: usize) -> impl Strategy<Value = Vec<Page>> {
-    let page = (0..GFN_END, any::<Option<u8>>()).prop_map(|(gfn, fill)| Page {
+    let page = (0..PAGE_END, any::<Option<u8>>()).prop_map(|(gfn, fill)| Page {
         gfn,
         data: fill.map_or(Vec::new(), |byte| vec![byte; 4096]),
     });
@@ -251,7 +251,7 @@ fn a_refused_entry_leaves_the_builder_as_it_was() {
         data: vec![1; 4095],
     }]);
     let far_page = Event::Pages(vec![Page {
-        gfn: GFN_END,
+        gfn: PAGE_END,
         data: Vec::new(),
     }]);
     let huge = Event::Input(Input::NetRx {
@@ -265,7 +265,7 @@ fn a_refused_entry_leaves_the_builder_as_it_was() {
             bad_pages,
             CodecFault::Wire(WireFault::PageLen { len: 4095 }),
         ),
-        (far_page, CodecFault::Wire(WireFault::Gfn { gfn: GFN_END })),
+        (far_page, CodecFault::Wire(WireFault::Gfn { gfn: PAGE_END })),
         (huge, CodecFault::TooLarge),
         (reached, CodecFault::ReachedEarly),
     ] {
@@ -348,8 +348,8 @@ fn the_snapshot_of_a_live_clone_is_recognised() {
     builder
         .push(at, &Event::Snapshot(Box::new(snapshot)))
         .unwrap();
-    assert!(builder.close(at, digest(0)).unwrap().begins_with_snapshot());
-    assert!(!builder.close(at, digest(0)).unwrap().begins_with_snapshot());
+    assert!(builder.close(at, digest(0)).unwrap().begins_with_state());
+    assert!(!builder.close(at, digest(0)).unwrap().begins_with_state());
 }
 
 proptest! {

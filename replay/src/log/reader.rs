@@ -8,7 +8,8 @@ use super::{
 use crate::codec::{EncodedEpoch, MAX_EPOCH_BYTES};
 use crate::entry::Epoch;
 use crate::frame::{
-    FrameError, FrameType, HEADER_BYTES, Header, decode_epoch_body, decode_postcard,
+    EPOCH_PREFIX_BYTES, FrameError, FrameType, HEADER_BYTES, Header, decode_epoch_body,
+    decode_postcard,
 };
 
 /// Reads a log from `R`, which should be buffered.
@@ -108,7 +109,7 @@ impl<R: Read> LogReader<R> {
                 within: here,
             });
         };
-        let header = Header::decode(head, MAX_EPOCH_BYTES + 4).map_err(|error| match error {
+        let header = Header::decode(head, MAX_EPOCH_BYTES + EPOCH_PREFIX_BYTES).map_err(|error| match error {
             FrameError::TooLarge { .. } | FrameError::Type(_) => LogError::Invalid {
                 at: start,
                 within: here,

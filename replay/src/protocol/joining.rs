@@ -304,7 +304,7 @@ impl Cloning {
         if found != expected {
             return Err(ProtocolError::EpochOrder { found, expected });
         }
-        if found == first && !epoch.begins_with_snapshot() {
+        if found == first && !epoch.begins_with_state() {
             return Err(ProtocolError::NoSnapshot(found));
         }
         self.ahead

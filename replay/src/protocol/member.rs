@@ -19,8 +19,9 @@ pub(super) struct Member {
     pub(super) link: Option<Link>,
     /// What it said last; `None` before its first word, which says that it can take over.
     pub(super) acked: Option<Ack>,
-    /// The first epoch that it was sent.
+    /// The first epoch that it was sent, and when it was made a member.
     first: Epoch,
+    admitted_at: u64,
     /// The last generation that it may have heard it is kept in, should its primary win it.
     pub(super) kept: Generation,
     /// The last one that it has said it heard so of.
@@ -44,11 +45,12 @@ struct Quorum {
 
 impl Member {
     /// It gets the log from `first` on, and was welcomed in this generation.
-    pub(super) fn new(link: Link, first: Epoch, generation: Generation) -> Member {
+    pub(super) fn new(link: Link, first: Epoch, generation: Generation, now: u64) -> Member {
         Member {
             link: Some(link),
             acked: None,
             first,
+            admitted_at: now,
             kept: generation,
             knows: generation,
             given_up: false,
@@ -100,6 +102,12 @@ impl Member {
         self.quorums.drain(..at);
         self.kept_quorum.take_if(|kept| kept.number < number);
         Ok(())
+    }
+
+    /// Since when it is there without a word, for which outputs wait.
+    pub(super) fn mute_since(&self) -> Option<u64> {
+        let mute = self.stays() && self.acked.is_none();
+        mute.then_some(self.admitted_at)
     }
 
     pub(super) fn is(&self, peer: PeerId) -> bool {

@@ -42,25 +42,33 @@ impl Primary {
         }
     }
 
-    /// A guest that waits for ever is no better than one without a backup: whoever it waits for is let go,
-    /// once he can no longer take over.
+    /// A guest that waits for ever is no better than one without a backup, and neither is one whose outputs do:
+    /// whoever is waited for is let go, once he can no longer take over.
     pub(super) fn give_up(&mut self, shared: &Shared, out: &mut Vec<Action>) {
         if self.give_up_at(shared) > shared.now {
             return;
         }
-        let slowest = self.members.iter().map(Member::executed).min();
+        let is_due = |since: u64| since + shared.give_up_ns() <= shared.now;
+        let slowest = match self.stopped_at {
+            Some(since) if is_due(since) => self.members.iter().map(Member::executed).min(),
+            _ => None,
+        };
         for member in &mut self.members {
-            member.given_up |= Some(member.executed()) == slowest;
+            let late = Some(member.executed()) == slowest || member.mute_since().is_some_and(is_due);
+            member.given_up |= late;
         }
         self.ask_from(shared.now, shared, out);
     }
 
-    /// When the backup that the guest waits for is to be given up.
+    /// When a backup that the guest or its outputs wait for is to be given up.
     pub(super) fn give_up_at(&self, shared: &Shared) -> u64 {
-        let linked = self.members.iter().any(|member| member.link.is_some());
-        match self.stopped_at {
-            Some(since) if linked && self.ask.is_none() => since + shared.give_up_ns(),
-            _ => u64::MAX,
+        if self.ask.is_some() {
+            return u64::MAX;
         }
+        let linked = self.members.iter().any(|member| member.link.is_some());
+        let stopped = self.stopped_at.filter(|_| linked);
+        let mute = self.members.iter().filter_map(Member::mute_since);
+        let since = mute.chain(stopped).min();
+        since.map_or(u64::MAX, |since| since + shared.give_up_ns())
     }
 }

@@ -65,8 +65,8 @@ impl Primary {
 
     fn admit(&mut self, link: Link, first: Epoch, shared: &Shared, out: &mut Vec<Action>) {
         out.push(send(&link, Message::CloneDone { first }));
-        self.members
-            .push(Member::new(link, first, shared.generation));
+        let member = Member::new(link, first, shared.generation, shared.now);
+        self.members.push(member);
         self.tell_quorum(false, shared, out);
     }
 

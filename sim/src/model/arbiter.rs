@@ -223,7 +223,7 @@ impl World {
     /// A host without a backup that has given no sign for so long lets nothing out, and bids.
     pub(super) fn check_lease(&mut self, node: usize) -> Checked {
         let silent = self.is_silent(node);
-        let host = &mut self.nodes[node];
+        let host = &self.nodes[node];
         let status = host.core.status();
         // Or with one lost that is not ruled out yet.
         let alone = match status.role {
@@ -234,6 +234,12 @@ impl World {
         if !silent || !alone || host.lapsed || host.paused.is_some() {
             return Ok(());
         }
+        self.lapse(node)
+    }
+
+    /// It lets nothing out before it has won the next generation.
+    pub(super) fn lapse(&mut self, node: usize) -> Checked {
+        let host = &mut self.nodes[node];
         match self.sabotage {
             Some(Sabotage::SilentNotSuspended) => return Ok(()),
             Some(Sabotage::SignNotBid) => {

@@ -60,9 +60,15 @@ impl World {
     pub(super) fn renew(&mut self, node: usize, generation: Generation) -> Checked {
         self.stats.ruled_out += 1;
         self.live_guest(node)?;
-        // Word of it may come late, when one that was ruled in has won the next one: it lets nothing out then.
+        self.sign_by_bid(node, generation);
+        let silent = self.is_silent(node);
+        if silent && self.sabotage != Some(Sabotage::RenewedWithoutLease) {
+            // Word of it came so late that another host may have started the guest.
+            return self.lapse(node);
+        }
         match self.live {
-            Some((newest, ..)) if newest > generation => Ok(()),
+            // One that was ruled in has won the next one since: it lets nothing out then.
+            Some((newest, ..)) if newest > generation && !silent => Ok(()),
             _ => self.claim(node, self.nodes[node].run, generation),
         }
     }

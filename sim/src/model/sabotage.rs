@@ -19,10 +19,11 @@ pub(crate) enum Sabotage {
     ClockNotRebased,
     SilentNotSuspended,
     SignNotBid,
+    RenewedWithoutLease,
 }
 
 impl Sabotage {
-    pub(crate) const ALL: [(Sabotage, &str); 13] = [
+    pub(crate) const ALL: [(Sabotage, &str); 14] = [
         (
             Sabotage::OutputsNotHeld,
             "the daemon lets outputs out without waiting for the core's word",
@@ -74,6 +75,10 @@ impl Sabotage {
         (
             Sabotage::SignNotBid,
             "such a host goes on when it can give a sign again, without winning the next generation",
+        ),
+        (
+            Sabotage::RenewedWithoutLease,
+            "such a host goes on when it hears, however late, that it has won a generation beside its backups",
         ),
     ];
 }

@@ -8,6 +8,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use ureq::Agent;
 
+use super::member::Member;
+
 /// How long one member has for its answer. An election takes about a second.
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// How long all of them have: less than a holder's lease, so that it notices in time.
@@ -18,6 +20,15 @@ const ANSWER_BYTES_MAX: u64 = 256 << 10;
 /// Why etcd has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
+    /// Its name stands for no address.
+    #[error("the name in {endpoint} is not known on this host: see /etc/hosts and the name service")]
+    Unknown {
+        /// The member, as it was named.
+        endpoint: String,
+        /// What the look-up said.
+        #[source]
+        source: std::io::Error,
+    },
     /// No connection, no answer in time, or a damaged one.
     #[error("{endpoint} does not answer")]
     NoAnswer {
@@ -55,7 +66,7 @@ pub(super) struct Found {
 /// Members of one etcd, of which the one that answered last is asked first.
 #[derive(Debug)]
 pub(super) struct Gateway {
-    endpoints: Vec<String>,
+    members: Vec<Member>,
     first: usize,
     agent: Agent,
 }
@@ -66,7 +77,8 @@ pub(super) fn base64(text: &str) -> String {
 }
 
 impl Gateway {
-    pub(super) fn new(endpoints: Vec<String>) -> Gateway {
+    /// To at least one member.
+    pub(super) fn new(members: Vec<Member>) -> Gateway {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -76,7 +88,7 @@ impl Gateway {
             .user_agent("ftd")
             .build();
         Gateway {
-            endpoints,
+            members,
             first: 0,
             agent: config.new_agent(),
         }
@@ -90,11 +102,11 @@ impl Gateway {
     pub(super) fn transact(&mut self, body: &Value) -> Result<(bool, Vec<Found>), GatewayError> {
         let body = body.to_string();
         let start = Instant::now();
-        let count = self.endpoints.len();
+        let count = self.members.len();
         let mut turn = 0;
         loop {
             let index = (self.first + turn) % count;
-            let error = match self.ask(&self.endpoints[index], &body) {
+            let error = match self.ask(&self.members[index], &body) {
                 Ok(answer) => {
                     self.first = index;
                     return Ok(answer);
@@ -111,14 +123,14 @@ impl Gateway {
         }
     }
 
-    fn ask(&self, endpoint: &str, body: &str) -> Result<(bool, Vec<Found>), GatewayError> {
+    fn ask(&self, member: &Member, body: &str) -> Result<(bool, Vec<Found>), GatewayError> {
         let failed = |source| GatewayError::NoAnswer {
-            endpoint: endpoint.to_owned(),
+            endpoint: member.name.clone(),
             source: Box::new(source),
         };
         let mut answer = self
             .agent
-            .post(format!("{endpoint}/v3/kv/txn"))
+            .post(format!("{}/v3/kv/txn", member.url))
             .header("content-type", "application/json")
             .send(body)
             .map_err(failed)?;
@@ -127,13 +139,13 @@ impl Gateway {
         let text = body.read_to_vec().map_err(failed)?;
         if status != 200 {
             return Err(GatewayError::Refused {
-                endpoint: endpoint.to_owned(),
+                endpoint: member.name.clone(),
                 status,
                 message: message_in(&text),
             });
         }
         understand(&text).ok_or_else(|| GatewayError::NotEtcd {
-            endpoint: endpoint.to_owned(),
+            endpoint: member.name.clone(),
         })
     }
 }

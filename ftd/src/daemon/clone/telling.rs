@@ -21,6 +21,9 @@ const PAGES: usize = 512;
 /// So many pages of zeros are cheaper to name than a further message is.
 const GAP: usize = 16;
 
+/// So many pages further something is said, were it of zeros: whoever says nothing for long is given up.
+const SILENCE: u64 = 16384;
+
 /// Size of a page in bytes.
 pub const PAGE: usize = PAGE_BYTES as usize;
 pub(super) static ZEROS: [u8; PAGE] = [0; PAGE];
@@ -85,15 +88,17 @@ fn tell(left: &Left, key: HashKey, mut say: impl FnMut(PageHashes) -> bool) -> s
     };
     let mut said = silence();
     let mut heard = true;
+    let mut said_to = 0;
     left.each(|gfn, bytes| {
         let hash = hash_of(bytes, &key);
-        if hash == PageHash::ZEROS {
+        let due = gfn >= said_to + SILENCE;
+        if hash == PageHash::ZEROS && !due {
             return true;
         }
         let near = gfn <= said.end() + GAP as u64 && said.hashes.len() + GAP < PAGES;
-        if !near && !said.hashes.is_empty() && !say(std::mem::replace(&mut said, silence())) {
-            heard = false;
-            return false;
+        if !near && !said.hashes.is_empty() {
+            said_to = gfn;
+            heard = say(std::mem::replace(&mut said, silence()));
         }
         if said.hashes.is_empty() {
             said.first_gfn = gfn;
@@ -102,7 +107,11 @@ fn tell(left: &Left, key: HashKey, mut say: impl FnMut(PageHashes) -> bool) -> s
             said.hashes.push(PageHash::ZEROS);
         }
         said.hashes.push(hash);
-        true
+        if due && heard {
+            said_to = gfn;
+            heard = say(std::mem::replace(&mut said, silence()));
+        }
+        heard
     })?;
     if said.hashes.is_empty() {
         said.first_gfn = left.count();
@@ -120,6 +129,7 @@ mod tests {
     use vmm::memory::{Ram, ram_bytes};
 
     use super::*;
+    use crate::host::disk::{Disk, DiskOptions, DiskPages};
 
     const KEY: HashKey = [5; 16];
 
@@ -204,6 +214,37 @@ mod tests {
             last: true,
         };
         assert_eq!(told(&ram), [nothing]);
+    }
+
+    #[test]
+    fn a_long_row_of_zeros_is_no_silence() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(3 * SILENCE * PAGE_BYTES).unwrap();
+        let disk = Disk::open(&path, &DiskOptions::default()).unwrap();
+        let left = Left {
+            ram: None,
+            ram_bytes: PAGE_BYTES,
+            disks: Some(DiskPages::new(&[Arc::new(disk)])),
+        };
+        let mut words = Vec::new();
+        let said = tell(&left, KEY, |said| {
+            words.push((said.first_gfn, said.hashes, said.last));
+            true
+        });
+        said.unwrap();
+        let zeros = vec![PageHash::ZEROS];
+        let end = 3 * SILENCE + 1;
+        assert_eq!(
+            words,
+            [
+                (SILENCE, zeros.clone(), false),
+                (2 * SILENCE, zeros.clone(), false),
+                (3 * SILENCE, zeros, false),
+                (end, Vec::new(), true),
+            ]
+        );
     }
 
     #[test]

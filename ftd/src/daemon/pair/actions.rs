@@ -60,11 +60,7 @@ impl Pair {
             }
             Action::ReleaseOutputs { through } => self.held.release(through),
             Action::GoAlone { generation } => self.go_alone(generation)?,
-            Action::Renew { generation } => {
-                self.hold_guest(generation, true);
-                self.journal
-                    .event("renewed", json!({"generation": generation}));
-            }
+            Action::Renew { generation } => self.renew(generation)?,
             Action::GoLive {
                 generation,
                 released,
@@ -238,8 +234,7 @@ impl Pair {
         for page in pages {
             match (&self.own_disks, page.gfn.checked_sub(ram)) {
                 (Some(own), Some(of_disk)) => own
-                    .pages()
-                    .write(of_disk, &page.data)
+                    .copy_page(of_disk, &page.data)
                     .context("cannot make this host's disk equal to the primary's")?,
                 _ => self.filling()?.write_page(page.gfn, &page.data)?,
             }

@@ -64,6 +64,11 @@ impl Holding {
     }
 }
 
+/// Whether others may take a host that was silent for so long for gone.
+fn is_too_long(silent_ns: u64) -> bool {
+    u128::from(silent_ns) > LEASE.as_nanos()
+}
+
 impl Pair {
     /// The guest is live here: `generation` was won. Whether another host has a copy of it, too.
     pub(super) fn hold_guest(&mut self, generation: u64, may_pass: bool) {
@@ -114,22 +119,36 @@ impl Pair {
             Role::Primary => is_bidding(),
             _ => false,
         };
-        if self.holding.live
-            && may_pass
-            && !self.holding.suspended
-            && u128::from(silent_ns) > LEASE.as_nanos()
-        {
-            self.holding.suspended = true;
-            self.held.suspend(true);
-            self.journal
-                .event("storage_lost", json!({"silent_ms": silent_ns as f64 / 1e6}));
-            tracing::warn!(
-                "the shared storage takes no sign of life: nothing goes out until it does, since \
-                 another host may start the guest"
-            );
-            self.tell(Event::Lapsed)?;
+        if self.holding.live && may_pass && !self.holding.suspended && is_too_long(silent_ns) {
+            return self.lapse(silent_ns);
         }
         Ok(())
+    }
+
+    /// A backup was ruled out by winning this generation, and others are kept. Word of it may come so late that
+    /// another host has started the guest meanwhile.
+    pub(super) fn renew(&mut self, generation: u64) -> Result<()> {
+        self.hold_guest(generation, true);
+        self.journal
+            .event("renewed", json!({"generation": generation}));
+        let silent_ns = self.holding.silent_ns();
+        match is_too_long(silent_ns) {
+            true => self.lapse(silent_ns),
+            false => Ok(()),
+        }
+    }
+
+    /// Nothing goes out before the next generation is won.
+    fn lapse(&mut self, silent_ns: u64) -> Result<()> {
+        self.holding.suspended = true;
+        self.held.suspend(true);
+        self.journal
+            .event("storage_lost", json!({"silent_ms": silent_ns as f64 / 1e6}));
+        tracing::warn!(
+            "the shared storage takes no sign of life: nothing goes out until it does, since \
+             another host may start the guest"
+        );
+        self.tell(Event::Lapsed)
     }
 
     /// The last sign of a side that ends in order, and has finished with its disks.

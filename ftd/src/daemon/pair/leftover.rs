@@ -15,7 +15,7 @@ use crate::daemon::clone::telling::Telling;
 use crate::outside::outbox::CopySerial;
 
 /// How long the thread of a copy that was dropped may take to end. The next copy does without its RAM
-/// then.
+/// then; but not without the disks, to which that thread may still write.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is left of the copy before.
@@ -77,7 +77,7 @@ impl Pair {
         };
         let used = |copy| self.copies.is_leaving(copy);
         if self.leftover.used_by.is_some_and(used) {
-            if since.elapsed() < PATIENCE {
+            if self.own_disks.is_some() || since.elapsed() < PATIENCE {
                 return Ok(());
             }
             tracing::warn!("the copy that was dropped does not end: its RAM is not used again");

@@ -17,6 +17,7 @@ mod stdio;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
@@ -103,7 +104,11 @@ impl Console {
         let end = match spec {
             ConsoleSpec::Nothing => End::Nothing,
             ConsoleSpec::File(path) => {
-                let file = File::options().create(true).append(true).open(path);
+                let file = File::options()
+                    .create(true)
+                    .append(true)
+                    .mode(0o600)
+                    .open(path);
                 End::File(file.map_err(|source| ConsoleError::File {
                     path: path.clone(),
                     source,

@@ -92,9 +92,9 @@ impl Image for LateImage {
         self.image()?.write_at(offset, data)
     }
 
-    /// What was never opened has nothing to flush.
+    /// Opens it, too: what another host wrote may be in the device's cache only.
     fn flush(&self) -> io::Result<()> {
-        self.image.get().map_or(Ok(()), Image::flush)
+        self.image()?.flush()
     }
 
     fn abandon(&self) {
