@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use replay::log::{LogReader, LogWriter};
+use replay::{Digest, EpochBuilder, Event, Page};
 use tests::guests::{blank_disk, text, tiny};
 use tests::need_kvm;
 use tests::program::{Ended, ftd};
@@ -159,4 +161,31 @@ fn that_are_none() {
     ftd(["replay", "--log", &gone]).failed_with(1, &["cannot open the log", &gone]);
     let directory = text(recorded.directory.path());
     ftd(["replay", "--log", &directory]).failed_with(1, &[&directory]);
+}
+
+/// As of a primary that is lost while it sends a snapshot that takes several epochs.
+#[test]
+fn pages_of_a_snapshot_that_never_comes_change_nothing() {
+    need_kvm!();
+    let recorded = Recorded::new();
+    let mut reader = LogReader::open(&recorded.bytes[..]).expect("a log");
+    let mut writer = LogWriter::create(Vec::new(), reader.header()).expect("room");
+    let mut next = 1;
+    while let Some(epoch) = reader.next_epoch().expect("a whole log") {
+        writer.append(&epoch).expect("room");
+        next = epoch.epoch + 1;
+    }
+    let end = reader.end().expect("an end");
+    let mut builder = EpochBuilder::new(next);
+    let page = |gfn| Page {
+        gfn,
+        data: vec![0xa5; 4096],
+    };
+    let ram = reader.header().ram_bytes / 4096;
+    let pages = Event::Pages((0..ram).map(page).take(1024).collect());
+    builder.push(end.position, &pages).expect("pages");
+    let half = builder.close(end.position, Digest::default());
+    writer.append(&half.expect("an epoch")).expect("room");
+    let bytes = writer.finish(end.position, end.state_hash);
+    recorded.replay(&bytes.expect("room")).succeeded();
 }

@@ -1,11 +1,12 @@
 //! Hosts with a disk each: what is on them is compared from outside, byte by byte, with what the guest wrote.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use tests::guests::{blank_disk, text, tiny};
 use tests::need_kvm;
 use tests::pair::{Pair, Side};
-use tests::program::Ended;
+use tests::program::{Ended, wait_for};
 
 const BLOCK: usize = 4096;
 /// Not a whole number of pages.
@@ -125,6 +126,52 @@ fn the_survivor_goes_on_with_its_own_and_the_other_joins_again() {
     again.running.wait().succeeded();
     assert_eq!(own.bytes("here"), own.bytes("there"));
     wrote_all(&own.bytes("here"), ROUNDS);
+}
+
+/// So that with every clone some of its disk is left to the end.
+#[test]
+fn a_guest_that_never_stops_writing_is_joined_at_once() {
+    need_kvm!();
+    let own = Own::new(1_000_000);
+    let mut primary = own.primary("primary", "here", &[]);
+    primary.wait_for_event("guest_started");
+    for number in 0..4 {
+        let name = format!("backup-{number}");
+        let mut backup = own.backup(&name, "there", &[]);
+        backup.wait_for_event("protected");
+        let lost = primary.all_events("peer_lost");
+        assert_eq!(lost.len(), number, "{lost:?}");
+        backup.running.kill();
+        wait_for("a primary alone again", || {
+            (primary.all_events("alone").len() > number).then_some(())
+        });
+    }
+    primary.running.kill();
+}
+
+#[test]
+fn pages_far_behind_the_largest_ram_are_copied() {
+    need_kvm!();
+    const FAR: u64 = (3 << 30) + (64 << 20);
+    let own = Own::new(2);
+    for (name, byte) in [("here", 1), ("there", 2)] {
+        let disk = std::fs::File::create(own.disk(name)).expect("room for a disk");
+        disk.set_len(FAR).expect("room for a sparse disk");
+        disk.write_all_at(&[byte; 5000], FAR - 9000)
+            .expect("room for two pages");
+    }
+    let mut primary = own.primary("primary", "here", &["--wait-backup"]);
+    let mut backup = own.backup("backup", "there", &[]);
+    primary.wait_for_event("protected");
+    backup.wait_for_event("protected");
+    says_ok(primary);
+    backup.running.wait().succeeded();
+    for name in ["here", "there"] {
+        let mut found = [0; 9000];
+        let disk = std::fs::File::open(own.disk(name)).expect("a disk");
+        disk.read_exact_at(&mut found, FAR - 9000).expect("its end");
+        assert!(found[..5000] == [1; 5000] && found[5000..] == [0; 4000], "{name}");
+    }
 }
 
 #[test]

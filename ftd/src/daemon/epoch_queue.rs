@@ -211,3 +211,55 @@ impl Source for BackupSource {
         self.queue.ending() == Some(Ending::Drop)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use devices::layout::PAGE_BYTES;
+    use mio::{Poll, Token, Waker};
+
+    use super::*;
+    use crate::host::disk::{Disk, DiskOptions, DiskWorker};
+    use crate::outside::own_disks::Ledger;
+
+    /// A copy that follows `queue`, with an own disk of two pages in `folder`.
+    fn copy_of(folder: &std::path::Path, queue: &Arc<EpochQueue>) -> (BackupSource, OwnDisks) {
+        let path = folder.join("disk");
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(2 * PAGE_BYTES).unwrap();
+        let disk = Arc::new(Disk::open(&path, &DiskOptions::default()).unwrap());
+        let worker = DiskWorker::start(0, disk, Box::new(|_, _| {})).unwrap();
+        let own = OwnDisks::new(Arc::new(Ledger::default()), Arc::new(vec![worker]));
+        let poll = Poll::new().unwrap();
+        let outbox = Arc::new(Outbox::new(Waker::new(poll.registry(), Token(0)).unwrap()));
+        let (queue, copy) = (Arc::clone(queue), CopySerial::default());
+        let source = BackupSource::new(queue, outbox, copy, [2; 6], Some(own.clone()));
+        (source, own)
+    }
+
+    #[test]
+    fn what_another_backup_is_sent_is_nothing_to_a_copy_that_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut source, own) = copy_of(folder.path(), &Arc::default());
+        let page = |byte| [byte; PAGE_BYTES as usize];
+        source.disk_page(0, &page(1)).unwrap();
+        source.loaded(Vec::new()).unwrap();
+        own.pages().write(0, &page(2)).unwrap();
+        source.disk_page(0, &page(1)).unwrap();
+        source.loaded(Vec::new()).unwrap();
+        let mut found = page(0);
+        own.pages().read(0, &mut found).unwrap();
+        assert_eq!(found, page(2));
+    }
+
+    #[test]
+    fn a_copy_that_was_dropped_writes_nothing_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let queue = Arc::default();
+        let (mut source, _own) = copy_of(folder.path(), &queue);
+        queue.end(Ending::Drop);
+        assert!(source.disk_page(0, &[]).is_err());
+        let op = DiskOp::Flush;
+        let request = DiskRequest { disk: 0, id: 1, op };
+        assert!(source.loaded(vec![request]).is_err());
+    }
+}
