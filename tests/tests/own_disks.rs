@@ -135,7 +135,7 @@ fn a_guest_that_never_stops_writing_is_joined_at_once() {
     let own = Own::new(1_000_000);
     let mut primary = own.primary("primary", "here", &[]);
     primary.wait_for_event("guest_started");
-    for number in 0..4 {
+    for number in 0..12 {
         let name = format!("backup-{number}");
         let mut backup = own.backup(&name, "there", &[]);
         backup.wait_for_event("protected");

@@ -11,11 +11,11 @@ use crate::error::VmmError;
 use crate::kvm::Vcpu;
 
 /// Version of [`CpuState`]'s encoding; a snapshot of another version is refused.
-pub const CPU_STATE_VERSION: u16 = 3;
+pub const CPU_STATE_VERSION: u16 = 4;
 
 /// MSRs that belong to the guest's architectural state. Special registers hold EFER, FS and GS
 /// base; clocks and counters are hidden or filtered; the rest of what KVM lists is host policy.
-pub const GUEST_MSRS: [u32; 13] = [
+pub const GUEST_MSRS: [u32; 14] = [
     0x174,       // IA32_SYSENTER_CS
     0x175,       // IA32_SYSENTER_ESP
     0x176,       // IA32_SYSENTER_EIP
@@ -29,6 +29,7 @@ pub const GUEST_MSRS: [u32; 13] = [
     0xc000_0084, // SFMASK
     0xc000_0102, // KERNEL_GS_BASE
     0x48,        // IA32_SPEC_CTRL
+    0x140,       // IA32_MISC_FEATURES_ENABLES: CPUID faults in user code
 ];
 
 /// Everything that decides what a vCPU does next.
@@ -92,6 +93,7 @@ impl CpuState {
             run: _,
         } = self;
         vcpu.set_sregs(sregs)?;
+        vcpu.set_cr8(sregs.cr8);
         let fd = vcpu.fd();
         fpu.load(vcpu)?;
         fd.set_debug_regs(debugregs)

@@ -39,6 +39,13 @@ pub struct Options {
     peer: Vec<SocketAddr>,
 }
 
+impl Options {
+    /// Of two hosts the other one is the backup; of more of them one may be neither.
+    fn others_start(&self) -> bool {
+        self.peer.len() > 1
+    }
+}
+
 /// Runs it.
 pub fn run(options: &Options) -> Result<()> {
     if let Some(path) = &options.config {
@@ -97,6 +104,7 @@ fn as_primary(
     let (guest, _) = shell.boot_to_replay(&options.guest)?;
     let joins = Joins {
         listen: Some(options.listen),
+        others_start: options.others_start(),
         keys,
         ..Joins::default()
     };
@@ -120,6 +128,7 @@ fn as_backup(
     )?;
     let joins = Joins {
         listen: Some(options.listen),
+        others_start: options.others_start(),
         log_from: candidates(
             at.filter(|at| options.pair.channel.may_reach(at)),
             &options.peer,

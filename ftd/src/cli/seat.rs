@@ -8,7 +8,7 @@ use replay::protocol::{Config, Start};
 
 use super::{GuestOptions, UsageError};
 use super::pair_options::{PairArgs, facts};
-use crate::arbiter::vacancy::{self, Occupied};
+use crate::arbiter::vacancy::{self, LEASE, Occupied};
 use crate::arbiter::{self, Arbiter, ArbiterError, Verdict};
 use crate::control::{Control, Report};
 use crate::daemon::pair::PairOptions;
@@ -41,6 +41,8 @@ pub struct Joins {
     pub wait_for_backup: bool,
     /// A joiner that finds no primary looks by itself whether there is one left.
     pub look_again: bool,
+    /// There are hosts beside a pair that start the guest by themselves when they see no sign of it.
+    pub others_start: bool,
 }
 
 impl Seat {
@@ -159,6 +161,7 @@ impl Seat {
         core.release = args.release;
         core.lag_ms_max = args.lag_ms;
         core.give_up_ms = args.give_up_ms;
+        core.lease_ms = LEASE.as_millis() as u32;
         let label = self.label(args, guest);
         let shared = Some(args.shared.clone()).filter(|path| !arbiter::is_etcd(path));
         let folder = label.as_ref().map(Label::folder);
@@ -170,6 +173,7 @@ impl Seat {
             log_from: joins.log_from,
             keys: joins.keys,
             look_again: joins.look_again,
+            others_start: joins.others_start,
             arbiter: self.arbiter,
             opened_later,
             events: args.events.clone(),

@@ -95,6 +95,8 @@ pub struct PairOptions {
     pub keys: Option<HostKeys>,
     /// A joiner that finds no primary looks by itself whether there is one left, and ends if there is none.
     pub look_again: bool,
+    /// There are hosts beside a pair that start the guest by themselves when they see no sign of it.
+    pub others_start: bool,
     /// Who decides.
     pub arbiter: Box<dyn Arbiter>,
     /// Files and directories that are opened later on: the shared storage's, and the own disk's label.
@@ -228,7 +230,7 @@ impl Pair {
             actions: Vec::new(),
             held: Held::default(),
             asker,
-            holding: Holding::new(sign),
+            holding: Holding::new(sign, options.others_start),
             journal,
             guest_mac: guest_options.mac.0,
             ram: guest.as_ref().map(Guest::dirty_ram),

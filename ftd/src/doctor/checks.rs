@@ -262,7 +262,7 @@ const PROBES: [(Row, Probe); 15] = [
             "hardware-breakpoint",
             FullGuests,
             Missing,
-            "the same, when a #GP has another cause, and for RDTSC in kernel modules",
+            "the same, when a #GP has another cause, and for RDTSC in kernel modules; clock pmu",
             ELSEWHERE,
         ),
         debug::hardware_breakpoint,

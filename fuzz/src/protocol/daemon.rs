@@ -349,7 +349,7 @@ impl Daemon {
                 self.backups.clear();
                 self.released = self.closed;
             }
-            Action::Renew { generation } => {
+            Action::Renew { generation, .. } => {
                 assert!(self.live && self.won.contains(&generation));
                 self.backups.retain(|peer, _| self.peers.contains(peer));
             }

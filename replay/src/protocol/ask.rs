@@ -13,6 +13,8 @@ pub(super) struct Ask {
     waiting: bool,
     /// It was put to the arbiter, and may have been won without word of it.
     pub(super) asked: bool,
+    /// When it was first.
+    asked_at: Option<u64>,
     told: bool,
 }
 
@@ -31,6 +33,7 @@ impl Ask {
             at,
             waiting: false,
             asked: false,
+            asked_at: None,
             told: false,
         }
     }
@@ -40,9 +43,16 @@ impl Ask {
         if !self.waiting && shared.now >= self.at {
             self.waiting = true;
             self.asked = true;
+            self.asked_at.get_or_insert(shared.now);
             let generation = self.generation;
             out.push(Action::AskArbiter { generation });
         }
+    }
+
+    /// Whether it was put so long ago that another host may have started the guest since.
+    pub(super) fn is_old(&self, shared: &Shared) -> bool {
+        let lease = u64::from(shared.config.lease_ms) * MS;
+        self.asked_at.is_some_and(|at| shared.now - at > lease)
     }
 
     /// When [`Ask::poll`] has something to do.

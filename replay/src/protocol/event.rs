@@ -264,6 +264,9 @@ pub enum Action {
     Renew {
         /// The generation that this side won.
         generation: Generation,
+        /// Word of it came so late that another host may have started the guest since: nothing goes out before
+        /// the next one is won, which is asked for already.
+        late: bool,
     },
     /// The replayed guest has executed all that was received: make it the live one, and make good what it
     /// let out after `released`.

@@ -86,8 +86,8 @@ impl Primary {
         shared: &mut Shared,
         out: &mut Vec<Action>,
     ) -> State {
-        self.ask = None;
-        self.lapsed = false;
+        let late = self.ask.take().is_some_and(|ask| ask.is_old(shared));
+        self.lapsed = late;
         shared.generation = generation;
         for member in self.members.iter_mut().filter(|member| member.given_up) {
             if let Some(link) = member.link.take() {
@@ -103,7 +103,7 @@ impl Primary {
         if self.members.is_empty() {
             return self.alone(generation, shared, out);
         }
-        out.push(Action::Renew { generation });
+        out.push(Action::Renew { generation, late });
         self.take_back(out);
         for link in self
             .members
@@ -113,7 +113,7 @@ impl Primary {
             out.push(send(link, Message::Renewed { generation }));
         }
         self.tell_quorum(true, shared, out);
-        if self.members.iter().any(|member| member.link.is_none()) {
+        if late || self.members.iter().any(|member| member.link.is_none()) {
             self.ask_from(shared.now, shared, out);
         }
         self.advance(shared, out);

@@ -84,6 +84,9 @@ pub struct Config {
     /// For how long at a stretch the guest waits for its backup before the backup is given up, in
     /// milliseconds.
     pub give_up_ms: u32,
+    /// A generation whose question was put so long before it was answered, in milliseconds, says nothing of now:
+    /// whoever sees no sign of a guest for longer may have started it.
+    pub lease_ms: u32,
 }
 
 impl Config {
@@ -105,6 +108,7 @@ impl Config {
             lag_bytes_max: 64 << 20,
             lag_ms_max: 200,
             give_up_ms: 10_000,
+            lease_ms: 4_000,
         }
     }
 }

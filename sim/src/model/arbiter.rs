@@ -16,7 +16,7 @@ use super::violation::Checked;
 use super::world::{Step, World};
 
 /// Without a sign for so long, a host without a backup lets nothing out.
-const LEASE: u64 = 1_000 * MS;
+pub(super) const LEASE: u64 = 1_000 * MS;
 /// Without a sign for so long, another host may start the guest.
 const SILENCE: u64 = 1_500 * MS;
 
@@ -225,20 +225,19 @@ impl World {
         let silent = self.is_silent(node);
         let host = &self.nodes[node];
         let status = host.core.status();
-        // Or with one lost that is not ruled out yet.
+        // Or with one lost that is not ruled out yet; or where a third host may start the guest.
         let alone = match status.role {
             Role::Alone => host.up,
-            Role::Primary => host.up && status.asking_arbiter,
+            Role::Primary => {
+                let unseen = self.others_start()
+                    && self.sabotage != Some(Sabotage::ProtectedNotSuspended);
+                host.up && (status.asking_arbiter || unseen)
+            }
             _ => false,
         };
         if !silent || !alone || host.lapsed || host.paused.is_some() {
             return Ok(());
         }
-        self.lapse(node)
-    }
-
-    /// It lets nothing out before it has won the next generation.
-    pub(super) fn lapse(&mut self, node: usize) -> Checked {
         let host = &mut self.nodes[node];
         match self.sabotage {
             Some(Sabotage::SilentNotSuspended) => return Ok(()),
@@ -267,12 +266,31 @@ impl World {
         let silent = self.now > self.arbiter.signed_at + SILENCE;
         let idle = |node: &Node| {
             let status = node.core.status();
-            let hopes = node.up && (status.role == Role::Starting || status.link.is_some());
+            // A guest that is protected, and whoever protects it: nobody can see them at the arbiter.
+            let linked = matches!(status.role, Role::Primary | Role::Backup) && status.link.is_some();
+            let unseen = silent && self.others_start() && linked;
+            let hopes = status.role == Role::Starting || status.link.is_some();
+            let hopes = node.up && hopes && !unseen;
             let alone = status.role == Role::Alone
                 || (status.role == Role::Primary && status.asking_arbiter);
-            let copy = node.guest.is_some() && !(silent && (alone || self.may_wait_in_vain(node)));
+            let silent = silent && (alone || self.may_wait_in_vain(node));
+            let copy = node.guest.is_some() && !silent && !unseen;
             !copy && !hopes && node.writes_until < self.now
         };
         self.arbiter.held > 0 && self.nodes.iter().all(idle)
+    }
+
+    /// Whether there are hosts beside a pair, of which one may start the guest by itself when it sees no sign of it.
+    pub(super) fn others_start(&self) -> bool {
+        self.nodes.len() > 2
+    }
+
+    /// Whether a protected guest may count as gone, and those that protect it with it: nobody sees it at the arbiter,
+    /// and it lets nothing out.
+    pub(super) fn is_unseen(&self) -> bool {
+        let silent = |node: &usize| self.nodes[*node].lapsed || self.is_silent(*node);
+        let is_primary = |node: &usize| self.nodes[*node].core.role() == Role::Primary;
+        let mut primaries = (0..self.nodes.len()).filter(is_primary);
+        self.others_start() && primaries.any(|node| silent(&node))
     }
 }

@@ -6,6 +6,7 @@ use replay::protocol::{
     Start,
 };
 
+use super::arbiter::LEASE;
 use super::node;
 use super::plan::MS;
 use super::sabotage::Sabotage;
@@ -29,6 +30,7 @@ impl World {
         // Less than a world has to settle: an epoch that is lost right before the guest stands still for a
         // hand-over is missed by nobody until then. (No connection of the daemon's loses one and lives.)
         config.give_up_ms = 2_000;
+        config.lease_ms = (LEASE / MS) as u32;
         if self.plan.small_buffers {
             config.lag_bytes_max = 400;
             config.lag_ms_max = 50;
@@ -161,7 +163,7 @@ impl World {
             Action::HoldOutputs { from } => self.live_guest(node)?.hold_from = Some(from),
             Action::ReleaseOutputs { through } => self.release(node, through)?,
             Action::GoAlone { generation } => self.go_alone(node, generation)?,
-            Action::Renew { generation } => self.renew(node, generation)?,
+            Action::Renew { generation, late } => self.renew(node, generation, late)?,
             Action::GoLive {
                 generation,
                 released,

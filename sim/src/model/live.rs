@@ -15,7 +15,9 @@ impl World {
         let run = self.nodes[node].run;
         if self.nodes[node].guest.is_none() {
             if let Some(out) = self.out.take() {
+                let unseen = self.is_unseen();
                 let whole = |other: &usize| match self.nodes[*other].core.role() {
+                    Role::Backup | Role::Primary if unseen => false,
                     Role::Backup => !self.may_wait_in_vain(&self.nodes[*other]),
                     // One that waits for the arbiter lets nothing out, and will lose.
                     Role::Primary => !self.nodes[*other].core.status().asking_arbiter,
@@ -57,18 +59,19 @@ impl World {
     }
 
     /// A live copy has ruled a backup out, and keeps others.
-    pub(super) fn renew(&mut self, node: usize, generation: Generation) -> Checked {
+    pub(super) fn renew(&mut self, node: usize, generation: Generation, late: bool) -> Checked {
         self.stats.ruled_out += 1;
         self.live_guest(node)?;
         self.sign_by_bid(node, generation);
-        let silent = self.is_silent(node);
-        if silent && self.sabotage != Some(Sabotage::RenewedWithoutLease) {
-            // Word of it came so late that another host may have started the guest.
-            return self.lapse(node);
+        if late && self.sabotage != Some(Sabotage::RenewedWithoutLease) {
+            // Another host may have started the guest.
+            self.stats.lapsed += 1;
+            self.nodes[node].lapsed = true;
+            return Ok(());
         }
         match self.live {
             // One that was ruled in has won the next one since: it lets nothing out then.
-            Some((newest, ..)) if newest > generation && !silent => Ok(()),
+            Some((newest, ..)) if newest > generation && !self.is_silent(node) => Ok(()),
             _ => self.claim(node, self.nodes[node].run, generation),
         }
     }

@@ -20,10 +20,11 @@ pub(crate) enum Sabotage {
     SilentNotSuspended,
     SignNotBid,
     RenewedWithoutLease,
+    ProtectedNotSuspended,
 }
 
 impl Sabotage {
-    pub(crate) const ALL: [(Sabotage, &str); 14] = [
+    pub(crate) const ALL: [(Sabotage, &str); 15] = [
         (
             Sabotage::OutputsNotHeld,
             "the daemon lets outputs out without waiting for the core's word",
@@ -79,6 +80,10 @@ impl Sabotage {
         (
             Sabotage::RenewedWithoutLease,
             "such a host goes on when it hears, however late, that it has won a generation beside its backups",
+        ),
+        (
+            Sabotage::ProtectedNotSuspended,
+            "one of three hosts that is cut off from the arbiter goes on since it has a backup",
         ),
     ];
 }

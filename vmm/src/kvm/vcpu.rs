@@ -170,6 +170,12 @@ impl Vcpu {
         self.fd.get_kvm_run().cr8 as u8 & 0xf
     }
 
+    /// Has the next entry begin with this CR8: without an interrupt controller of its own KVM takes it from the
+    /// shared page each time.
+    pub fn set_cr8(&mut self, cr8: u64) {
+        self.fd.get_kvm_run().cr8 = cr8;
+    }
+
     /// Injects a vector; only when [`Vcpu::ready_for_interrupt`].
     #[allow(unsafe_code)]
     pub fn inject(&mut self, vector: u8) -> Result<(), VmmError> {

@@ -60,7 +60,7 @@ impl Pair {
             }
             Action::ReleaseOutputs { through } => self.held.release(through),
             Action::GoAlone { generation } => self.go_alone(generation)?,
-            Action::Renew { generation } => self.renew(generation)?,
+            Action::Renew { generation, late } => self.renew(generation, late),
             Action::GoLive {
                 generation,
                 released,

@@ -27,17 +27,20 @@ pub(super) struct Holding {
     asked: (u64, u64),
     /// Outputs wait for the storage, and then for the next generation.
     suspended: bool,
+    /// Beside a backup there may be a host that starts the guest by itself when it sees no sign of it.
+    others_start: bool,
 }
 
 impl Holding {
     /// Of a host that signs like this, and does not have the guest yet.
-    pub(super) fn new(sign: Sign) -> Holding {
+    pub(super) fn new(sign: Sign, others_start: bool) -> Holding {
         Holding {
             sign,
             live: false,
             signed_at: 0,
             asked: (0, 0),
             suspended: false,
+            others_start,
         }
     }
 
@@ -64,11 +67,6 @@ impl Holding {
     }
 }
 
-/// Whether others may take a host that was silent for so long for gone.
-fn is_too_long(silent_ns: u64) -> bool {
-    u128::from(silent_ns) > LEASE.as_nanos()
-}
-
 impl Pair {
     /// The guest is live here: `generation` was won. Whether another host has a copy of it, too.
     pub(super) fn hold_guest(&mut self, generation: u64, may_pass: bool) {
@@ -78,6 +76,7 @@ impl Pair {
             signed_at,
             asked,
             suspended,
+            others_start: _,
         } = &mut self.holding;
         if asked.0 == generation {
             // Winning it was as good as a sign; which of the bids has won is not known.
@@ -109,37 +108,38 @@ impl Pair {
     }
 
     /// Without a backup, or with one lost that is not ruled out yet, and without the storage nobody would know that
-    /// the guest is live here, and another host may soon start it. So this side has to win the next generation before it lets
+    /// the guest is live here, and another host may soon start it; with a backup, too, where there are more hosts than
+    /// these two. So this side has to win the next generation before it lets
     /// anything out again: a sign that gets through may come when the other has looked already.
     pub(super) fn check_lease(&mut self) -> Result<()> {
         let silent_ns = self.holding.silent_ns();
         let is_bidding = || self.core.status().asking_arbiter;
         let may_pass = match self.core.role() {
             Role::Alone => true,
-            Role::Primary => is_bidding(),
+            Role::Primary => is_bidding() || self.holding.others_start,
             _ => false,
         };
-        if self.holding.live && may_pass && !self.holding.suspended && is_too_long(silent_ns) {
-            return self.lapse(silent_ns);
+        let is_too_long = u128::from(silent_ns) > LEASE.as_nanos();
+        if self.holding.live && may_pass && !self.holding.suspended && is_too_long {
+            self.suspend(silent_ns);
+            return self.tell(Event::Lapsed);
         }
         Ok(())
     }
 
-    /// A backup was ruled out by winning this generation, and others are kept. Word of it may come so late that
-    /// another host has started the guest meanwhile.
-    pub(super) fn renew(&mut self, generation: u64) -> Result<()> {
+    /// A backup was ruled out by winning this generation, and others are kept. Word of it may come so `late` that
+    /// another host has started the guest meanwhile: the next one is asked for already.
+    pub(super) fn renew(&mut self, generation: u64, late: bool) {
         self.hold_guest(generation, true);
         self.journal
             .event("renewed", json!({"generation": generation}));
-        let silent_ns = self.holding.silent_ns();
-        match is_too_long(silent_ns) {
-            true => self.lapse(silent_ns),
-            false => Ok(()),
+        if late {
+            self.suspend(self.holding.silent_ns());
         }
     }
 
     /// Nothing goes out before the next generation is won.
-    fn lapse(&mut self, silent_ns: u64) -> Result<()> {
+    fn suspend(&mut self, silent_ns: u64) {
         self.holding.suspended = true;
         self.held.suspend(true);
         self.journal
@@ -148,7 +148,6 @@ impl Pair {
             "the shared storage takes no sign of life: nothing goes out until it does, since \
              another host may start the guest"
         );
-        self.tell(Event::Lapsed)
     }
 
     /// The last sign of a side that ends in order, and has finished with its disks.

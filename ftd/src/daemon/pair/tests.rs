@@ -70,6 +70,7 @@ fn side(image: &Path, start: Start) -> Option<Pair> {
         listen: None,
         log_from: Vec::new(),
         keys: None,
+        others_start: false,
         look_again: false,
         arbiter: Box::new(Mute),
         opened_later: Vec::new(),

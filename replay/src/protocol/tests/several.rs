@@ -3,6 +3,10 @@
 use super::*;
 
 pub(super) const SECOND: PeerId = PeerId(2);
+const RENEW: Action = Action::Renew {
+    generation: 5,
+    late: false,
+};
 
 impl Side {
     pub(super) fn hears(&mut self, peer: PeerId, message: Message) -> Vec<Action> {
@@ -21,6 +25,22 @@ impl Side {
         assert_eq!(actions, [Action::ReleaseOutputs { through: 2 }]);
         assert_eq!(side.core.status().backups.len(), 2);
         side
+    }
+
+    /// Lets time pass in steps of 10 ms, in which `peers` answer each heartbeat.
+    fn beat(&mut self, peers: &[PeerId], ms: u64) {
+        for _ in 0..ms / 10 {
+            self.now_ms += 10;
+            for action in self.on_all(Event::Tick) {
+                let Action::Send { peer, message } = action else {
+                    continue;
+                };
+                if let (Message::Heartbeat { seq, .. }, true) = (message, peers.contains(&peer)) {
+                    self.on(Event::PeerHeard { peer });
+                    self.hears(peer, Message::Heartbeat { seq, heard: seq });
+                }
+            }
+        }
     }
 
     /// The same before the second has said anything.
@@ -134,8 +154,7 @@ fn a_lost_backup_is_ruled_out_once_the_other_knows_that_it_is_kept() {
     assert_eq!(side.hears(PEER, kept(5)), [ask(5)]);
     let actions = side.answer(5, ArbiterAnswer::Won);
     let release = Action::ReleaseOutputs { through: 3 };
-    let renew = Action::Renew { generation: 5 };
-    assert_eq!(actions, [renew, renewed(PEER, 5), release]);
+    assert_eq!(actions, [RENEW, renewed(PEER, 5), release]);
     assert_eq!(side.core.role(), Role::Primary);
     assert_eq!(side.core.generation(), 5);
     // The last one is ruled out by the generation after that.
@@ -158,7 +177,7 @@ fn one_that_is_lost_after_it_was_told_is_ruled_out_by_a_generation_of_its_own() 
         }
         // It may have heard that it is kept in 5, and bid for 6.
         let actions = side.answer(5, ArbiterAnswer::Won);
-        assert_eq!(actions, [Action::Renew { generation: 5 }, ask(6)]);
+        assert_eq!(actions, [RENEW, ask(6)]);
         let mut loser = side.core.clone();
         let alone = Action::GoAlone { generation: 6 };
         assert_eq!(side.answer(6, ArbiterAnswer::Won), [alone]);
@@ -213,7 +232,7 @@ fn the_slowest_is_given_up_and_the_others_stay() {
         actions,
         [
             Action::Disconnect { peer, why },
-            Action::Renew { generation: 5 },
+            RENEW,
             renewed(PEER, 5),
             Action::ResumeGuest
         ]
@@ -246,7 +265,7 @@ fn a_guest_is_offered_to_one_of_them_and_goes_on_with_the_other_if_it_is_not_tak
     assert_eq!(
         actions,
         [
-            Action::Renew { generation: 5 },
+            RENEW,
             Action::Disconnect { peer, why },
             renewed(PEER, 5)
         ]
@@ -308,4 +327,34 @@ fn a_new_generation_out_of_the_blue_is_no_word_of_the_primarys() {
     let mut side = Side::backup();
     let actions = side.says(Message::Renewed { generation: 5 });
     assert!(matches!(actions[0], Action::Disconnect { .. }));
+}
+
+#[test]
+fn a_generation_that_is_won_late_lets_nothing_out() {
+    let mut side = Side::with_two();
+    side.loses(SECOND);
+    side.on(Event::EpochClosed(epoch(3, false)));
+    assert_eq!(side.hears(PEER, Message::Kept { generation: 5 }), [ask(5)]);
+    side.beat(&[PEER], 4_100);
+    side.hears(PEER, ack(3, 3));
+    let actions = side.answer(5, ArbiterAnswer::Won);
+    let renew = Action::Renew {
+        generation: 5,
+        late: true,
+    };
+    assert_eq!(actions, [renew, renewed(PEER, 5), keep(PEER, 6)]);
+    assert_eq!(side.hears(PEER, Message::Kept { generation: 6 }), [ask(6)]);
+    let actions = side.answer(6, ArbiterAnswer::Won);
+    let release = Action::ReleaseOutputs { through: 3 };
+    assert!(actions.contains(&release), "{actions:?}");
+}
+
+#[test]
+fn a_backup_that_never_says_that_it_has_its_copy_is_given_up() {
+    let mut side = Side::of_two(Release::All);
+    // It is there, but its disk takes its time.
+    side.beat(&[PEER, SECOND], 9_900);
+    assert!(!side.core.status().asking_arbiter);
+    side.beat(&[PEER, SECOND], 200);
+    assert!(side.core.status().asking_arbiter);
 }
