@@ -170,7 +170,10 @@ fn pages_far_behind_the_largest_ram_are_copied() {
         let mut found = [0; 9000];
         let disk = std::fs::File::open(own.disk(name)).expect("a disk");
         disk.read_exact_at(&mut found, FAR - 9000).expect("its end");
-        assert!(found[..5000] == [1; 5000] && found[5000..] == [0; 4000], "{name}");
+        assert!(
+            found[..5000] == [1; 5000] && found[5000..] == [0; 4000],
+            "{name}"
+        );
     }
 }
 

@@ -217,16 +217,20 @@ pub enum ArbiterError {
     },
     /// A device that was never prepared.
     #[error(
-        "{} was not prepared as shared storage: run 'ftd format-shared {}'",
+        "{} was not prepared as shared storage: run 'ftd format-shared --vm {vm} {}', once",
         .path.display(), .path.display()
     )]
     NotFormatted {
         /// The device.
         path: PathBuf,
+        /// For whom it would have to be.
+        vm: String,
     },
     /// A device that serves another virtual machine.
     #[error(
-        "shared storage {} belongs to virtual machine '{found}', not '{wanted}'", .path.display()
+        "shared storage {} belongs to virtual machine '{found}', not '{wanted}': give that one's, or --vm {found}; \
+         if '{found}' is not needed any more, and runs nowhere, 'ftd format-shared --force --vm {wanted} {}'",
+        .path.display(), .path.display()
     )]
     OtherVm {
         /// The device.

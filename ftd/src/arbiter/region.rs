@@ -53,6 +53,7 @@ impl RegionArbiter {
     ) -> Result<Self, ArbiterError> {
         let device = Device::open(path, false)?;
         let header = read_header(&device)?.ok_or_else(|| ArbiterError::NotFormatted {
+            vm: vm_id.to_owned(),
             path: path.to_owned(),
         })?;
         if header.vm_id != vm_id {

@@ -57,11 +57,7 @@ impl Occupied {
             ..
         } = sign;
         let listen = match listen {
-            // An address to listen on everywhere is none to connect to.
-            Some(listen) => match listen.strip_prefix("0.0.0.0:") {
-                Some(port) => format!("{host}:{port}"),
-                None => listen,
-            },
+            Some(listen) => dialable(&listen, &host),
             None => format!("ADDRESS:PORT (it has no --listen; {host} must get one first)"),
         };
         Occupied::Lives {
@@ -70,6 +66,13 @@ impl Occupied {
             listen,
         }
     }
+}
+
+/// Where to connect to who listens at `listen` on `host`. An address to listen on everywhere is none to connect to.
+pub fn dialable(listen: &str, host: &str) -> String {
+    let everywhere = ["0.0.0.0:", "[::]:"];
+    let port = everywhere.iter().find_map(|any| listen.strip_prefix(any));
+    port.map_or_else(|| listen.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// Waits until it is certain that nobody has the guest; the generation that is over then, 0 if

@@ -22,7 +22,7 @@ pub struct Options {
     /// Address of the primary; several candidates are tried in turn.
     #[arg(long, value_name = "ADDR:PORT", required = true)]
     log_from: Vec<SocketAddr>,
-    /// Address at which other backups join once the guest lives here.
+    /// Address at which backups join once the guest lives here; without it nobody can protect the guest again then.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
 }
@@ -36,6 +36,11 @@ pub fn run(options: &Options) -> Result<()> {
         .copied()
         .collect();
     let keys = options.pair.channel.keys(&ends)?;
+    if options.listen.is_none() {
+        tracing::warn!(
+            "no --listen: should the guest come to live here, no host can join to protect it again"
+        );
+    }
     let shell = Shell::open(
         &options.guest,
         options.pair.disks_are(DisksAre::SharedLater),

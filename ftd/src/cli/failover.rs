@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
+use crate::arbiter::vacancy::dialable;
 use crate::control::{HandedOver, client};
 
 /// Options of `ftd failover`.
@@ -41,15 +42,15 @@ fn text(done: &HandedOver) -> String {
         frames_lost,
     } = done;
     let join = match listen {
-        Some(listen) => format!("ftd backup --log-from {listen}"),
+        Some(listen) => format!("ftd backup --log-from {}", dialable(listen, host)),
         None => format!("ftd backup (on {host}, ftd has no --listen address to join at)"),
     };
     format!(
         "the guest is live on {host}, generation {generation}\n\
          it took {took_ms:.1} ms, and the guest stood for {stood_ms:.1} ms of that\n\
          frames that came meanwhile: {frames_passed_on} passed on, {frames_lost} lost\n\
-         the ftd here has ended; to protect the guest again, start it as a backup: {join}, \
-         with its --image, --shared, --keys and the rest as they were\n"
+         the ftd here has ended; a service starts it again, as the backup. Else start it by hand to protect the \
+         guest: {join}, with its --image, --shared, --keys and the rest as they were\n"
     )
 }
 

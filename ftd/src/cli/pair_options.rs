@@ -7,9 +7,9 @@ use anyhow::{Context, Result};
 use clap::Args;
 use replay::protocol::{Commit, DiskFacts, Facts, Release};
 
-use super::{GuestOptions, UsageError};
 use super::channel::ChannelArgs;
 use super::control::ControlArgs;
+use super::{GuestOptions, UsageError};
 use crate::arbiter::HostSlot;
 use crate::setup::{DisksAre, Shell};
 
@@ -122,7 +122,9 @@ impl PairArgs {
     /// [`UsageError`]: an own disk whose label would be there.
     pub(super) fn need_lasting_label(&self, guest: &GuestOptions) -> Result<()> {
         match guest.image.as_deref() {
-            Some(image) if self.own_disks && self.disk_label.is_none() && is_block_device(image) => {
+            Some(image)
+                if self.own_disks && self.disk_label.is_none() && is_block_device(image) =>
+            {
                 let why = format!(
                     "{} is a block device, so give --disk-label FILE (/var/lib/ftd/{}.label, say): where ftd notes \
                      whose guest wrote to this disk last. It must outlive a restart of the host",

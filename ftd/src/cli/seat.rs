@@ -6,8 +6,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use replay::protocol::{Config, Start};
 
-use super::{GuestOptions, UsageError};
 use super::pair_options::{PairArgs, facts};
+use super::{GuestOptions, UsageError};
 use crate::arbiter::vacancy::{self, LEASE, Occupied};
 use crate::arbiter::{self, Arbiter, ArbiterError, Verdict};
 use crate::control::{Control, Report};

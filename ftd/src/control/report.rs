@@ -13,7 +13,7 @@ use crate::setup::Shell;
 /// `None`: null in JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// The command: primary, backup, run, record.
+    /// The command: primary, backup, pair, run, record.
     pub command: String,
     /// Its process.
     pub pid: u32,

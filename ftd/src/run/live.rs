@@ -295,6 +295,8 @@ impl<S: Sink> Live<S> {
                 input => {
                     self.apply(input)?;
                     self.hand_on_effects()?;
+                    // Many reads may be complete at once.
+                    self.close_epoch_if_due(false)?;
                 }
             }
         }

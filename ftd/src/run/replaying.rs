@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use devices::layout::PAGE_BYTES;
 use devices::{DiskOutcome, DiskRequest, Effect, Input};
 use replay::{
-    Divergence, EncodedEpoch, Epoch, Event, Page, Point, Position, Replayer, Snapshot,
-    decode_epoch,
+    Divergence, EncodedEpoch, Epoch, Event, Page, Point, Position, Replayer, Snapshot, decode_epoch,
 };
 use vmm::guest::{Flip, Guest, Sought, Stop};
 use vmm::kvm::{Kick, kick};

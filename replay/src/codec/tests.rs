@@ -337,6 +337,22 @@ fn a_wrong_number_of_entries_is_found() {
 }
 
 #[test]
+fn a_snapshot_with_all_that_waits_for_a_disk_fits() {
+    let page = |gfn| Page {
+        gfn,
+        data: vec![1; 4096],
+    };
+    let snapshot = Snapshot {
+        cpu: vec![1; 8 << 10],
+        machine: vec![2; 21 << 20],
+        pages: (0..PAGES_PER_EVENT as u64).map(page).collect(),
+    };
+    let mut builder = EpochBuilder::new(1);
+    let pushed = builder.push(Position::Exit(1), &Event::Snapshot(Box::new(snapshot)));
+    assert_eq!(pushed, Ok(()));
+}
+
+#[test]
 fn the_snapshot_of_a_live_clone_is_recognised() {
     let snapshot = Snapshot {
         cpu: vec![1],

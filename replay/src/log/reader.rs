@@ -109,16 +109,18 @@ impl<R: Read> LogReader<R> {
                 within: here,
             });
         };
-        let header = Header::decode(head, MAX_EPOCH_BYTES + EPOCH_PREFIX_BYTES).map_err(|error| match error {
-            FrameError::TooLarge { .. } | FrameError::Type(_) => LogError::Invalid {
-                at: start,
-                within: here,
+        let header = Header::decode(head, MAX_EPOCH_BYTES + EPOCH_PREFIX_BYTES).map_err(
+            |error| match error {
+                FrameError::TooLarge { .. } | FrameError::Type(_) => LogError::Invalid {
+                    at: start,
+                    within: here,
+                },
+                _ => LogError::Damaged {
+                    at: start,
+                    within: here,
+                },
             },
-            _ => LogError::Damaged {
-                at: start,
-                within: here,
-            },
-        })?;
+        )?;
         let within = match header.kind {
             FrameType::LogEnd => Place::End,
             _ => Place::Epoch(header.epoch),

@@ -8,7 +8,7 @@ use crate::entry::{Epoch, Page};
 use crate::protocol::facts::{Facts, RejectReason};
 
 /// Version of the protocol that this build speaks; raised with any change to a message, or to a state in one.
-pub const PROTOCOL_VERSION: u32 = 9;
+pub const PROTOCOL_VERSION: u32 = 10;
 
 /// Feature: before its clone begins, a joiner says what RAM it has ([`Message::PageHashes`]).
 pub const FEATURE_PAGE_HASHES: u64 = 1;

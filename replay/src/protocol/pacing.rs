@@ -54,7 +54,8 @@ impl Primary {
             _ => None,
         };
         for member in &mut self.members {
-            let late = Some(member.executed()) == slowest || member.mute_since().is_some_and(is_due);
+            let late =
+                Some(member.executed()) == slowest || member.mute_since().is_some_and(is_due);
             member.given_up |= late;
         }
         self.ask_from(shared.now, shared, out);

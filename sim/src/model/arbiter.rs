@@ -229,8 +229,8 @@ impl World {
         let alone = match status.role {
             Role::Alone => host.up,
             Role::Primary => {
-                let unseen = self.others_start()
-                    && self.sabotage != Some(Sabotage::ProtectedNotSuspended);
+                let unseen =
+                    self.others_start() && self.sabotage != Some(Sabotage::ProtectedNotSuspended);
                 host.up && (status.asking_arbiter || unseen)
             }
             _ => false,
@@ -267,7 +267,8 @@ impl World {
         let idle = |node: &Node| {
             let status = node.core.status();
             // A guest that is protected, and whoever protects it: nobody can see them at the arbiter.
-            let linked = matches!(status.role, Role::Primary | Role::Backup) && status.link.is_some();
+            let linked =
+                matches!(status.role, Role::Primary | Role::Backup) && status.link.is_some();
             let unseen = silent && self.others_start() && linked;
             let hopes = status.role == Role::Starting || status.link.is_some();
             let hopes = node.up && hopes && !unseen;

@@ -183,7 +183,12 @@ fn segment(memory: &GuestMemory, sregs: &kvm_sregs, selector: u64) -> Option<kvm
         return None;
     }
     let mut bytes = [0u8; 8];
-    if !paging::read(memory, sregs, sregs.gdt.base.wrapping_add(index), &mut bytes) {
+    if !paging::read(
+        memory,
+        sregs,
+        sregs.gdt.base.wrapping_add(index),
+        &mut bytes,
+    ) {
         return None;
     }
     let descriptor = u64::from_le_bytes(bytes);

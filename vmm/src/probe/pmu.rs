@@ -109,7 +109,9 @@ mod tests {
 
     #[test]
     fn lists_of_cpus_are_understood() {
-        let listed: Vec<usize> = (0..20).filter(|cpu| is_listed("0-3,8,10-11", *cpu)).collect();
+        let listed: Vec<usize> = (0..20)
+            .filter(|cpu| is_listed("0-3,8,10-11", *cpu))
+            .collect();
         assert_eq!(listed, [0, 1, 2, 3, 8, 10, 11]);
         assert!(!is_listed("", 0) && !is_listed("x-y", 0));
     }

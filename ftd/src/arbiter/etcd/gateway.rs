@@ -21,7 +21,9 @@ const ANSWER_BYTES_MAX: u64 = 256 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// Its name stands for no address.
-    #[error("the name in {endpoint} is not known on this host: see /etc/hosts and the name service")]
+    #[error(
+        "the name in {endpoint} is not known on this host: see /etc/hosts and the name service"
+    )]
     Unknown {
         /// The member, as it was named.
         endpoint: String,

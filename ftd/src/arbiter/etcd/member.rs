@@ -25,7 +25,9 @@ pub(super) struct Member {
 /// # Errors
 /// [`GatewayError::Unknown`] if none is known.
 pub(super) fn find(endpoints: &[String]) -> Result<Vec<Member>, GatewayError> {
-    find_by(endpoints, |authority| Ok(authority.to_socket_addrs()?.collect()))
+    find_by(endpoints, |authority| {
+        Ok(authority.to_socket_addrs()?.collect())
+    })
 }
 
 fn find_by(
@@ -79,9 +81,15 @@ mod tests {
     }
 
     fn found(endpoints: &[&str]) -> Result<Vec<(String, String)>, GatewayError> {
-        let endpoints: Vec<String> = endpoints.iter().map(|name| format!("http://{name}")).collect();
+        let endpoints: Vec<String> = endpoints
+            .iter()
+            .map(|name| format!("http://{name}"))
+            .collect();
         let members = find_by(&endpoints, look_up)?;
-        Ok(members.into_iter().map(|member| (member.name, member.url)).collect())
+        Ok(members
+            .into_iter()
+            .map(|member| (member.name, member.url))
+            .collect())
     }
 
     #[test]

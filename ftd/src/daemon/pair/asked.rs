@@ -94,7 +94,11 @@ impl Pair {
 
     /// Why the guest would not survive the loss of either host.
     pub(super) fn why_unprotected(&self) -> Option<String> {
-        why_unprotected(&self.core.status(), self.holding.is_suspended())
+        self.why(&self.core.status())
+    }
+
+    fn why(&self, status: &Status) -> Option<String> {
+        why_unprotected(status, self.holding.is_suspended(), self.listener.is_some())
     }
 
     /// Whoever has a copy of the guest that is live here.
@@ -136,7 +140,7 @@ impl Answers for Pair {
         Report {
             role: status.role.to_string(),
             protected: status.protected,
-            why_unprotected: why_unprotected(&status, self.holding.is_suspended()),
+            why_unprotected: self.why(&status),
             generation: numbered(status.generation),
             backups: self.backups(&status),
             peer_address: status.link.and_then(|peer| self.links.address(peer)),
@@ -187,7 +191,7 @@ fn numbered(number: u64) -> Option<u64> {
 }
 
 /// Why the guest would not survive the loss of either host.
-fn why_unprotected(status: &Status, storage_lost: bool) -> Option<String> {
+fn why_unprotected(status: &Status, storage_lost: bool, joinable: bool) -> Option<String> {
     if status.protected {
         return None;
     }
@@ -198,6 +202,9 @@ fn why_unprotected(status: &Status, storage_lost: bool) -> Option<String> {
         (Role::Joining, Some(peer)) => format!("it waits for its copy of the guest from {peer}"),
         (Role::Alone | Role::Primary, None) if storage_lost => {
             "the shared storage takes no sign of life, and nothing goes out".to_owned()
+        }
+        (Role::Alone, None) if !joinable => {
+            "it has no backup, and none can join: this ftd was started without --listen".to_owned()
         }
         (Role::Alone, None) => "it has no backup".to_owned(),
         (Role::Alone, Some(peer)) => format!("{peer} is being sent its copy of the guest"),
@@ -249,7 +256,7 @@ mod tests {
     fn a_side_says_what_keeps_the_guest_from_being_protected() {
         let mut protected = side(Role::Primary, Some("west"));
         protected.protected = true;
-        assert_eq!(why_unprotected(&protected, true), None);
+        assert_eq!(why_unprotected(&protected, true, true), None);
         let mut offered = side(Role::Primary, None);
         offered.offered = Some((PeerId(1), "west".to_owned()));
         let mut asking = side(Role::Backup, None);
@@ -271,8 +278,10 @@ mod tests {
             (side(Role::Backup, None), false, "executes the rest"),
             (side(Role::Halted, None), false, "has ended"),
         ] {
-            let why = why_unprotected(&status, storage_lost).unwrap_or_default();
+            let why = why_unprotected(&status, storage_lost, true).unwrap_or_default();
             assert!(why.contains(words), "{status:?}: {why}");
         }
+        let why = why_unprotected(&side(Role::Alone, None), false, false).unwrap_or_default();
+        assert!(why.contains("--listen"), "{why}");
     }
 }

@@ -264,11 +264,7 @@ fn a_guest_is_offered_to_one_of_them_and_goes_on_with_the_other_if_it_is_not_tak
     let actions = side.answer(5, ArbiterAnswer::Won);
     assert_eq!(
         actions,
-        [
-            RENEW,
-            Action::Disconnect { peer, why },
-            renewed(PEER, 5)
-        ]
+        [RENEW, Action::Disconnect { peer, why }, renewed(PEER, 5)]
     );
 }
 

@@ -50,6 +50,32 @@ fn host_errors_reach_the_guest() {
 }
 
 #[test]
+fn a_write_is_stable_when_it_is_complete_if_the_driver_can_not_flush() {
+    const FLUSHES: u64 = 1 << 9;
+    for features in [0, FLUSHES] {
+        let mut guest = Guest::start(disk(), features);
+        let (head, addresses) = guest.add(0, &[&header(OUT, 0), &[7; 512]], &[1]);
+        guest.notify(0);
+        assert!(matches!(requests(&mut guest)[0].op, DiskOp::Write { .. }));
+        guest.input(done(0, DiskOutcome::Done)).unwrap();
+        if features == 0 {
+            assert_eq!(guest.used(0), []);
+            let flush = DiskRequest {
+                disk: 3,
+                id: 1,
+                op: DiskOp::Flush,
+            };
+            assert_eq!(guest.device.outstanding(), std::slice::from_ref(&flush));
+            assert_eq!(requests(&mut guest), [flush]);
+            guest.input(done(1, DiskOutcome::Done)).unwrap();
+        }
+        assert_eq!(guest.used(0), [(u32::from(head), 1)]);
+        assert_eq!(guest.bytes(addresses[0], 1), [0]);
+        assert_eq!(requests(&mut guest), []);
+    }
+}
+
+#[test]
 fn inputs_that_fit_no_request_are_errors_and_change_nothing() {
     let mut guest = start();
     guest.add(0, &[&header(IN, 0)], &[512, 1]);
