@@ -20,7 +20,7 @@ pub(crate) struct Mutation {
 }
 
 /// So many worlds are tried until a mutation counts as missed.
-const SEEDS_MAX: u64 = 100_000;
+const SEEDS_MAX: u64 = 400_000;
 
 /// Runs all mutations, one after the other.
 ///

@@ -19,7 +19,7 @@ const fn edit(file: &'static str, from: &'static str, to: &'static str) -> Edit 
     Edit { file, from, to }
 }
 
-pub(super) const REMOVALS: [Removal; 21] = [
+pub(super) const REMOVALS: [Removal; 22] = [
     Removal {
         name: "core: output rule",
         what: "outputs go out when their epoch is closed, acknowledged or not",
@@ -73,6 +73,15 @@ pub(super) const REMOVALS: [Removal; 21] = [
             "backup.rs",
             "LinkLoss::Broken(_) => link.heard_at + shared.detect_ns()",
             "LinkLoss::Broken(_) => shared.now",
+        )],
+    },
+    Removal {
+        name: "core: lease of a question",
+        what: "a generation beside other backups counts however long its winning was not known",
+        edits: &[edit(
+            "excluding.rs",
+            "        let late = self.ask.take().is_some_and(|ask| ask.is_old(shared));\n",
+            "        self.ask = None;\n        let late = false;\n",
         )],
     },
     Removal {
