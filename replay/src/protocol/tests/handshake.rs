@@ -9,8 +9,8 @@ type Case = (fn(&mut Hello), &'static str);
 fn each_difference_is_turned_down_with_its_reason() {
     let cases: [Case; 10] = [
         (
-            |h| h.protocol_version = 10,
-            "protocol version 9, this backup 10",
+            |h| h.protocol_version = 11,
+            "protocol version 10, this backup 11",
         ),
         (
             |h| h.facts.vm_id = "till".to_owned(),
