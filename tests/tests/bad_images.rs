@@ -218,10 +218,9 @@ fn places_that_cannot_be_written() {
         ],
         &["/no/such/directory", "does not exist"],
     );
-    refused(
-        &["primary", "--console", "none", "--shared", "/dev/null"],
-        &["/dev/null is no directory", "--slot"],
-    );
+    let no_slot = ["primary", "--console", "none", "--shared", "/dev/null"];
+    ftd(no_slot.iter().copied().chain(guest))
+        .failed_with(2, &["/dev/null is no directory", "--slot"]);
     refused(
         &["run", "--console", "none", "--bridge", "no-such-bridge"],
         &["no-such-bridge", "does not exist"],

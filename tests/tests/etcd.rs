@@ -85,5 +85,5 @@ fn an_etcd_that_is_not_there_is_named() {
     let ended = ftd([
         "primary", "--kernel", &kernel, "--memory", "16", "--shared", "etcd:x",
     ]);
-    ended.failed_with(1, &["http://"]);
+    ended.failed_with(2, &["http://"]);
 }

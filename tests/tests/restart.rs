@@ -113,5 +113,5 @@ fn on_a_device_each_host_must_be_given_a_slot() {
     blank_disk(&device, 4 << 20);
     let (device, kernel) = (text(&device), tiny("ticker"));
     let primary = ["primary", "--kernel", &kernel, "--shared", &device];
-    ftd(primary).failed_with(1, &[&device, "give --slot"]);
+    ftd(primary).failed_with(2, &[&device, "give --slot"]);
 }

@@ -88,3 +88,30 @@ fn nothing_to_boot() {
     );
     assert_eq!(std::fs::read_dir(shared).unwrap().count(), 0);
 }
+
+#[test]
+fn a_program_that_waits_for_json_gets_it_when_something_fails_too() {
+    for arguments in [
+        &["status", "--control", "/no/such/socket", "--json"][..],
+        &["failover", "--control", "/no/such/socket", "--json"],
+        &["replay", "--log", "/no/such/log", "--json"],
+        &["format-shared", "/no/such/device", "--json"],
+    ] {
+        let ended = ftd(arguments);
+        ended.failed_with(1, &["/no/such"]);
+        let answer: serde_json::Value = serde_json::from_str(&ended.stdout).expect("JSON");
+        assert_eq!(answer["ok"], false, "{answer}");
+        let why = answer["error"].as_str().expect("a reason");
+        assert!(why.contains("/no/such"), "{why}");
+    }
+    let both = ["run", "--kernel", "k", "--json", "--console", "stdio"];
+    usage(&both, &["--json", "--console"]);
+}
+
+#[test]
+fn times_that_are_none() {
+    for seconds in ["inf", "-1", "soon"] {
+        let stop = format!("--stop-after={seconds}");
+        usage(&["record", "--kernel", "k", "--log", "l", &stop], &["2.5"]);
+    }
+}
