@@ -304,6 +304,8 @@ impl Pair {
                     token => self.serve(token)?,
                 }
             }
+            // What is due goes before epochs, of which a large one takes its time.
+            self.tick()?;
             self.take_outgoing()?;
             if self.console_ready {
                 self.take_typed()?;
@@ -314,9 +316,7 @@ impl Pair {
             if self.control_ready {
                 self.take_asked();
             }
-            if self.core.next_tick() <= monotonic_ns() {
-                self.tell(Event::Tick)?;
-            }
+            self.tick()?;
             self.turn_handing()?;
             self.look_for_a_primary();
             self.tell_manager();
@@ -334,6 +334,14 @@ impl Pair {
                 .clog(self.links.backlog_bytes_max() > BACKLOG_BYTES_MAX);
         }
         Ok(())
+    }
+
+    /// Has the core do what is due, heartbeats among it.
+    fn tick(&mut self) -> Result<()> {
+        match self.core.next_tick() <= monotonic_ns() {
+            true => self.tell(Event::Tick),
+            false => Ok(()),
+        }
     }
 
     fn wait(&mut self, events: &mut Events) -> Result<()> {

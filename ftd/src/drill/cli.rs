@@ -31,8 +31,8 @@ pub struct DrillArgs {
           conflicts_with_all = ["kill", "signal", "after", "after_writes", "join", "local"])]
     scenario: Vec<String>,
     /// With --scenario: take a side for lost after so much silence (their --detect-ms). An emulated host with one
-    /// CPU is now and then silent for 200 ms by itself.
-    #[arg(long, value_name = "MS", default_value_t = 300, requires = "scenario",
+    /// CPU is now and then silent for 300 ms by itself: for so long a snapshot of a thousand pages may take it.
+    #[arg(long, value_name = "MS", default_value_t = 600, requires = "scenario",
           value_parser = clap::value_parser!(u32).range(20..=60_000))]
     detect_ms: u32,
     /// Who is killed.
