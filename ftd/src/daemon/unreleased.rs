@@ -22,13 +22,10 @@ pub struct Unreleased {
 impl Unreleased {
     /// The guest made an output in `epoch`. When there are too many the oldest are forgotten.
     pub fn made(&mut self, epoch: Epoch, effect: Effect) {
-        let bytes = match &effect {
-            Effect::NetTx { frame } => frame.len(),
-            Effect::ConsoleOut { bytes, .. } => bytes.len(),
-            Effect::PowerOff | Effect::Reset => 0,
-            Effect::Disk(_) | Effect::EntropyWanted { .. } => return,
-        };
-        self.bytes += bytes;
+        if matches!(effect, Effect::Disk(_) | Effect::EntropyWanted { .. }) {
+            return;
+        }
+        self.bytes += effect.data_bytes();
         self.outputs.push_back((epoch, effect));
         while self.outputs.len() > OUTPUTS_MAX || self.bytes > BYTES_MAX {
             self.forget_oldest();
@@ -49,11 +46,7 @@ impl Unreleased {
 
     fn forget_oldest(&mut self) {
         if let Some((_, effect)) = self.outputs.pop_front() {
-            self.bytes -= match effect {
-                Effect::NetTx { frame } => frame.len(),
-                Effect::ConsoleOut { bytes, .. } => bytes.len(),
-                _ => 0,
-            };
+            self.bytes -= effect.data_bytes();
         }
     }
 }

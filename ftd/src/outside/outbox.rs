@@ -168,7 +168,10 @@ impl Outbox {
 
     /// Adds an item. `false` when nobody will take it.
     pub fn push(&self, item: Outgoing) -> bool {
-        let mut queue = self.lock();
+        self.add(self.lock(), item)
+    }
+
+    fn add(&self, mut queue: MutexGuard<'_, Queue>, item: Outgoing) -> bool {
         if queue.closed {
             return false;
         }
@@ -207,8 +210,7 @@ impl Outbox {
                 .wait(queue)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        drop(queue);
-        self.push(item)
+        self.add(queue, item)
     }
 
     /// Adds an output that may go out once epoch `after` is acknowledged; waits first where the guest makes more of
@@ -222,8 +224,7 @@ impl Outbox {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         queue.output_bytes += effect.data_bytes();
-        drop(queue);
-        self.push(Outgoing::Output { after, effect })
+        self.add(queue, Outgoing::Output { after, effect })
     }
 
     /// Takes everything, in order.
