@@ -6,6 +6,8 @@ use kvm_bindings::{kvm_regs, kvm_sregs};
 use super::paging;
 use crate::kvm::Vcpu;
 
+/// Vector of #DB.
+pub const DEBUG: u8 = 1;
 /// Vector of #UD.
 pub const UNDEFINED: u8 = 6;
 /// Vector of #GP.

@@ -363,7 +363,7 @@ impl Guest {
             .tsc_trap
             .watch(self.exits, &self.vcpu, self.vm.memory())?;
         if moved {
-            self.vcpu.debug(self.breakpoints(None))?;
+            self.arm()?;
         }
         Ok(())
     }

@@ -46,7 +46,7 @@ impl Guest {
         cpu.load(&mut self.vcpu)?;
         self.tsc_trap.restore(cpu.run_state().tsc_breakpoints);
         self.later_code = cpu.run_state().later_code;
-        self.vcpu.debug(self.breakpoints(None))?;
+        self.arm()?;
         self.halted = cpu.run_state().halted;
         // Whether an interrupt can be injected is known only once KVM has looked at the new state.
         self.vcpu.settle()?;

@@ -34,13 +34,23 @@ pub(in crate::guest) struct Steps {
     armed: bool,
     /// With it: where the kernel begins, if the step is one of user code.
     entry: Option<u64>,
-    /// KVM makes steps.
-    on: bool,
+    made: Made,
     /// The step was an STI, which holds interrupts off for one more. (A #DB can hide that from KVM.)
     shadow: bool,
     /// The guest is to stop behind the next step, as if kicked there.
     stop: bool,
     reached: u64,
+}
+
+/// Whether KVM makes steps.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    /// It never did.
+    #[default]
+    Never,
+    Now,
+    /// It did, so trap flags may lie in the guest's stacks.
+    Before,
 }
 
 impl Steps {
@@ -200,7 +210,7 @@ impl Guest {
             self.vcpu
                 .single_step([fault, undefined, later, steps.entry])?;
             steps.armed = true;
-            steps.on = true;
+            steps.made = Made::Now;
         }
         let before = self.vcpu.regs();
         let exit = match self.vcpu.run()? {
@@ -224,19 +234,63 @@ impl Guest {
         let Count::Steps(steps) = &mut self.count else {
             return self.vcpu.run();
         };
-        if std::mem::take(&mut steps.on) {
+        if steps.made == Made::Now {
+            steps.made = Made::Before;
             steps.armed = false;
             steps.shadow = false;
-            self.vcpu.debug_all(self.breakpoints(None))?;
+            self.arm()?;
         }
         loop {
             let exit = self.vcpu.run()?;
-            if !exit.is_step() {
+            if !self.has_met_old_flag(exit)? {
                 return Ok(exit);
             }
-            let mut regs = self.vcpu.regs();
-            regs.rflags &= !RFLAGS_TF;
-            self.vcpu.set_regs(regs);
         }
     }
+
+    /// Arms the breakpoints that are armed all along. In a guest that was stepped, that every #DB becomes an exit,
+    /// and that its own handler of #DB is a breakpoint: KVM gives the guest the step of an instruction that it
+    /// emulates under a trap flag.
+    pub(in crate::guest) fn arm(&self) -> Result<(), VmmError> {
+        match &self.count {
+            Count::Steps(steps) if steps.made == Made::Before => {
+                let sregs = self.vcpu.sregs()?;
+                let handler = entries::of_vector(self.vm.memory(), &sregs, entries::DEBUG);
+                self.vcpu.debug_all(self.breakpoints(handler))
+            }
+            _ => self.vcpu.debug(self.breakpoints(None)),
+        }
+    }
+
+    /// Whether `exit` comes of nothing but a trap flag that was left in the guest. It is cleared; the guest stands where
+    /// it met it.
+    fn has_met_old_flag(&mut self, exit: Exit) -> Result<bool, VmmError> {
+        let mut regs = self.vcpu.regs();
+        if !exit.is_step() {
+            let Exit::Debug { pc, .. } = exit else {
+                return Ok(false);
+            };
+            let sregs = self.vcpu.sregs()?;
+            let memory = self.vm.memory();
+            let mut frame = [[0; 8]; 5];
+            if entries::of_vector(memory, &sregs, entries::DEBUG) != Some(pc)
+                || !paging::read(memory, &sregs, regs.rsp, frame.as_flattened_mut())
+            {
+                return Ok(false);
+            }
+            // RIP, CS, RFLAGS, RSP, SS (APM vol. 2, 8.9.3).
+            let [rip, cs, rflags, rsp, _] = frame.map(u64::from_le_bytes);
+            // User code would need its segments again.
+            if rflags & RFLAGS_TF == 0 || cs != u64::from(sregs.cs.selector) {
+                return Ok(false);
+            }
+            (regs.rip, regs.rflags, regs.rsp) = (rip, rflags, rsp);
+        }
+        regs.rflags &= !RFLAGS_TF;
+        self.vcpu.set_regs(regs);
+        Ok(true)
+    }
 }
+
+#[cfg(test)]
+mod tests;
