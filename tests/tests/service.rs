@@ -128,17 +128,7 @@ fn of_two_that_start_at_once_one_has_the_guest() {
     need_kvm!();
     let hosts = Hosts::new();
     let mut sides = [hosts.start("west", "", &[]), hosts.start("east", "", &[])];
-    // The loser ends, as a rule, and joins when it is started again; or it was so late that it joined.
-    let again = wait_for("a protected pair, or a loser", || {
-        let loser = sides.iter_mut().position(|side| !side.running.is_running());
-        let joined = sides.iter().any(|side| side.event("protected").is_some());
-        (joined || loser.is_some()).then_some(loser)
-    });
-    if let Some(loser) = again {
-        let said = sides[loser].running.stderr();
-        assert!(said.contains("the guest belongs to"), "{said}");
-        sides[loser] = hosts.start(["west", "east"][loser], "-again", &[]);
-    }
+    // The loser looks again, sees the winner, and joins it.
     for side in &mut sides {
         side.wait_for_status("a protected side", |status| status["protected"] == true);
     }

@@ -347,4 +347,4 @@ fn check_empty(device: &Device, offset: u64, len: u64) -> Result<(), ArbiterErro
 const _: () = assert!(AREA_BYTES.is_multiple_of(ROWS_OFFSET));
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

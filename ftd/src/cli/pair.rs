@@ -1,8 +1,8 @@
 //! `ftd pair`: a host of a pair, which finds out by itself which side it is on.
 //!
 //! It asks the shared storage: where nobody has the guest it starts as primary, and else it joins whoever has
-//! it, as a backup. Of two hosts that start at the same time one wins the guest there; the other ends, and
-//! joins when it is started again.
+//! it, as a backup. Of two hosts that start at the same time one wins the guest there; the other looks again,
+//! and joins it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use replay::protocol::Start;
+use vmm::guest::Guest;
 
 use super::GuestOptions;
 use super::pair_options::PairArgs;
@@ -66,42 +67,52 @@ pub fn run(options: &Options) -> Result<()> {
         host_kvm: host_kvm(),
         ..Report::default()
     };
-    match seat.wait_until_vacant(&options.pair, known) {
-        Ok(generation) => {
-            if let Err(stale) = seat.need_newest_disk(&options.pair, &options.guest, generation) {
-                tracing::warn!("waiting for another host to start the guest: {stale:#}");
-                return as_backup(options, seat, keys, None, false);
+    loop {
+        match seat.wait_until_vacant(&options.pair, known.clone()) {
+            Ok(generation) => {
+                if let Err(stale) = seat.need_newest_disk(&options.pair, &options.guest, generation)
+                {
+                    tracing::warn!("waiting for another host to start the guest: {stale:#}");
+                    return as_backup(options, seat, keys, None, false);
+                }
+                tracing::info!("nobody has the guest: starting as primary");
+                // Loaded before it is bid for: who has won must not be long without a sign of life.
+                let shell = Shell::open(&options.guest, options.pair.disks_are(DisksAre::Shared))?;
+                let (guest, _) = shell.boot_to_replay(&options.guest)?;
+                if !seat.loses(generation) {
+                    return as_primary(options, seat, keys, shell, guest, generation);
+                }
             }
-            tracing::info!("nobody has the guest: starting as primary");
-            as_primary(options, seat, keys, generation)
+            Err(Occupied::Lives {
+                host,
+                generation,
+                listen,
+            }) => {
+                tracing::info!(
+                    "the guest runs on {host} (generation {generation}): joining as backup"
+                );
+                return as_backup(options, seat, keys, Some(&listen), true);
+            }
+            Err(Occupied::Passed { generation }) => {
+                tracing::info!(
+                    "the guest was just taken over (generation {generation}): joining as backup"
+                );
+                return as_backup(options, seat, keys, None, true);
+            }
+            Err(unknown) => return Err(unknown.into()),
         }
-        Err(Occupied::Lives {
-            host,
-            generation,
-            listen,
-        }) => {
-            tracing::info!("the guest runs on {host} (generation {generation}): joining as backup");
-            as_backup(options, seat, keys, Some(&listen), true)
-        }
-        Err(Occupied::Passed { generation }) => {
-            tracing::info!(
-                "the guest was just taken over (generation {generation}): joining as backup"
-            );
-            as_backup(options, seat, keys, None, true)
-        }
-        Err(unknown) => Err(unknown.into()),
     }
 }
 
-/// The arbiter has the last word: should another host have been faster, it says so to this one's bid.
+/// Of two hosts that start at once one gets here.
 fn as_primary(
     options: &Options,
     seat: Seat,
     keys: Option<HostKeys>,
+    shell: Shell,
+    guest: Guest,
     generation: u64,
 ) -> Result<()> {
-    let shell = Shell::open(&options.guest, options.pair.disks_are(DisksAre::Shared))?;
-    let (guest, _) = shell.boot_to_replay(&options.guest)?;
     let joins = Joins {
         listen: Some(options.listen),
         others_start: options.others_start(),

@@ -40,8 +40,13 @@ pub fn run(options: &Options) -> Result<()> {
     let (guest, _) = shell.boot_to_replay(&options.guest)?;
     let mut seat = Seat::take(&options.pair, &options.guest)?;
     let known = Report::of("primary", &shell);
-    let generation = seat.wait_until_vacant(&options.pair, known)?;
-    seat.need_newest_disk(&options.pair, &options.guest, generation)?;
+    let generation = loop {
+        let vacant = seat.wait_until_vacant(&options.pair, known.clone())?;
+        seat.need_newest_disk(&options.pair, &options.guest, vacant)?;
+        if !seat.loses(vacant) {
+            break vacant;
+        }
+    };
     let joins = Joins {
         listen: Some(options.listen),
         keys,

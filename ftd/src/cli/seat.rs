@@ -11,6 +11,7 @@ use super::{GuestOptions, UsageError};
 use crate::arbiter::vacancy::{self, LEASE, Occupied};
 use crate::arbiter::{self, Arbiter, ArbiterError, Verdict};
 use crate::control::{Control, Report};
+use crate::daemon::journal::chain;
 use crate::daemon::pair::PairOptions;
 use crate::host::disk::Label;
 use crate::host::entropy;
@@ -99,6 +100,27 @@ impl Seat {
             std::thread::sleep(step);
             start.elapsed()
         })
+    }
+
+    /// Whether another host has the generation after `vacant`; if not, this host has it by now, unless the shared
+    /// storage gives no answer (the daemon asks again). Another host can have it without ever taking the guest: it
+    /// ended in the middle of its bid, which this one's then decided. So after `true`, look again.
+    pub fn loses(&mut self, vacant: u64) -> bool {
+        let generation = vacant.saturating_add(1);
+        match self.arbiter.test_and_set(generation) {
+            Ok(Verdict::Won) => false,
+            Ok(Verdict::Lost { winner }) => {
+                tracing::info!(
+                    "{winner} has bid for generation {generation} before: looking whether it runs the guest"
+                );
+                true
+            }
+            Err(ArbiterError::Superseded { .. }) => true,
+            Err(error) => {
+                tracing::warn!("the shared storage fails: {}", chain(&error));
+                false
+            }
+        }
     }
 
     /// Where each host has its own disk: makes sure that this one's is the newest, and that it will be known as
@@ -196,5 +218,47 @@ fn told(error: ArbiterError) -> anyhow::Error {
         | ArbiterError::OtherVm { .. }
         | ArbiterError::WrongKind { .. } => UsageError(error.to_string()).into(),
         error => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arbiter::region::tests::{area, cut_short};
+
+    /// The holder and its backup both died, and the backup in the middle of its bid.
+    #[test]
+    fn a_bid_of_the_dead_keeps_nobody_from_starting() {
+        for (writes, wins) in [(0, 2), (1, 2), (2, 3)] {
+            let Some((_dir, path)) = area() else { return };
+            let open = |host: &str, slot| {
+                let slot = arbiter::HostSlot::new(slot).unwrap();
+                arbiter::open(&path, "vm", host, slot).unwrap()
+            };
+            assert_eq!(open("west-1", 0).test_and_set(1).unwrap(), Verdict::Won);
+            cut_short(&path, "east-1", 1, 2, writes);
+            let mut seat = Seat {
+                host: "west".to_owned(),
+                bidder: "west-2".to_owned(),
+                arbiter: open("west-2", 0),
+                control: None,
+            };
+            let mut vacant = seat.vacancy_now();
+            let mut lost = 0;
+            while seat.loses(vacant) {
+                lost += 1;
+                vacant = seat.vacancy_now();
+            }
+            assert_eq!((vacant + 1, lost), (wins, wins - 2));
+            let newest = seat.arbiter.test_and_set(wins).unwrap();
+            assert_eq!(newest, Verdict::Won);
+        }
+    }
+
+    impl Seat {
+        /// What the wait comes to, without the wait.
+        fn vacancy_now(&mut self) -> u64 {
+            vacancy::wait_until_vacant(self.arbiter.as_mut(), |_, patience| patience).unwrap()
+        }
     }
 }

@@ -248,7 +248,8 @@ impl Pair {
             dial_at: None,
             tap_ready: false,
             console_ready: false,
-            control_ready: false,
+            // What was read from a client before, while the seat was taken, is seen by no poll.
+            control_ready: true,
             control: options.control,
             gauges: Arc::default(),
             kept,

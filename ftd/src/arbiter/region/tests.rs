@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::*;
 
 /// A formatted file, or a printed reason why not.
-fn area() -> Option<(tempfile::TempDir, PathBuf)> {
+pub(crate) fn area() -> Option<(tempfile::TempDir, PathBuf)> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("shared");
     fs::File::create(&path).unwrap().set_len(4 << 20).unwrap();
@@ -125,31 +125,35 @@ fn a_torn_newest_copy_falls_back_and_the_decision_stands() {
     assert_eq!(west.test_and_set(4).unwrap(), Verdict::Won);
 }
 
+/// Bids by hand, and stops after that many writes.
+pub(crate) fn cut_short(path: &Path, host: &str, number: u8, generation: u64, writes: u64) {
+    let arbiter = open(path, host, number);
+    let mut bid = Bid::new(usize::from(number), SLOTS, generation, host.to_owned());
+    let mut sequence = 0;
+    while sequence < writes {
+        match bid.action() {
+            Action::Read { slot } => {
+                let row = arbiter.read_row(generation).unwrap();
+                let block = row.records[slot]
+                    .as_ref()
+                    .map(|record| record.block.clone());
+                bid.read(block);
+            }
+            Action::Write(block) => {
+                sequence += 1;
+                arbiter.write_block(block, sequence, generation).unwrap();
+                bid.written();
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[test]
 fn a_bid_that_was_cut_short_at_any_write_is_taken_up_again() {
     for writes in 0..3 {
         let Some((_dir, path)) = area() else { return };
-        let east = open(&path, "east", 0);
-        // Bid by hand, and stop after that many writes.
-        let mut bid = Bid::new(0, SLOTS, 9, "east".to_owned());
-        let mut sequence = 0;
-        while sequence < writes {
-            match bid.action() {
-                Action::Read { slot } => {
-                    let row = east.read_row(9).unwrap();
-                    let block = row.records[slot]
-                        .as_ref()
-                        .map(|record| record.block.clone());
-                    bid.read(block);
-                }
-                Action::Write(block) => {
-                    sequence += 1;
-                    east.write_block(block, sequence, 9).unwrap();
-                    bid.written();
-                }
-                other => panic!("{other:?}"),
-            }
-        }
+        cut_short(&path, "east", 0, 9, writes);
         let mut west = open(&path, "west", 1);
         let verdict = west.test_and_set(9).unwrap();
         // Once its value was written it must be taken over; before, the next host is free.
@@ -158,7 +162,6 @@ fn a_bid_that_was_cut_short_at_any_write_is_taken_up_again() {
             true => assert_eq!(verdict, lost_to("east")),
             false => assert_eq!(verdict, Verdict::Won),
         }
-        drop(east);
         let verdict = open(&path, "east", 0).test_and_set(9).unwrap();
         assert_eq!(verdict == Verdict::Won, east_wins);
     }
