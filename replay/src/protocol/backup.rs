@@ -293,15 +293,17 @@ impl Backup {
         self.try_live(shared, out)
     }
 
-    /// The primary is lost. If its process may still be there, it has until `detect_ms` after its
-    /// last word, on which its lease rests, before the arbiter is asked.
+    /// The primary is lost. If its process may still be there, it has until `detect_ms` after its last word, on
+    /// which its lease rests, before the arbiter is asked; and a heartbeat more, by which it may have heard from this side
+    /// later than this side from it. A primary that lives is to win: the guest is where its clients are, and other
+    /// backups may follow it there, while this host may be cut off from all of them.
     fn lost(&mut self, why: LinkLoss, shared: &Shared, out: &mut Vec<Action>) {
         let Some(link) = &self.link else {
             return;
         };
         let at = match why {
             LinkLoss::Closed => shared.now,
-            LinkLoss::Broken(_) => link.heard_at + shared.detect_ns(),
+            LinkLoss::Broken(_) => link.heard_at + shared.detect_ns() + shared.heartbeat_ns(),
         };
         self.part(why.to_string(), at, shared, out);
     }
