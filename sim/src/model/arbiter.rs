@@ -32,6 +32,8 @@ pub(super) struct Arbiter {
     before: (Generation, u64),
     /// When who won it showed a sign of life.
     signed_at: u64,
+    /// Who won it did so when its holder had been silent for too long.
+    after_silence: bool,
     pub(super) away_until: u64,
     pub(super) slow_until: u64,
     pub(super) stale_until: u64,
@@ -103,6 +105,7 @@ impl World {
             if self.arbiter.held != asked || self.arbiter.by != run {
                 self.arbiter.before = (self.arbiter.held, self.arbiter.by);
                 (self.arbiter.held, self.arbiter.by) = (asked, run);
+                self.arbiter.after_silence = self.is_quiet();
             }
             self.arbiter.signed_at = self.now;
             self.say(|| format!("arbiter: generation {asked} is host{node}'s"));
@@ -260,10 +263,15 @@ impl World {
         lost && self.plan.backups > 1 && self.plan.release == Release::Quorum
     }
 
+    /// Whether there was no sign of life for so long that another host may start the guest.
+    fn is_quiet(&self) -> bool {
+        self.now > self.arbiter.signed_at + SILENCE
+    }
+
     /// Whether nobody has the guest, or may come to have it: what a daemon waits for before it bids for
     /// the start of a guest. A live copy that is silent for too long counts as none.
     pub(super) fn is_vacant(&self) -> bool {
-        let silent = self.now > self.arbiter.signed_at + SILENCE;
+        let silent = self.is_quiet();
         let idle = |node: &Node| {
             let status = node.core.status();
             // A guest that is protected, and whoever protects it: nobody can see them at the arbiter.
@@ -287,11 +295,11 @@ impl World {
     }
 
     /// Whether a protected guest may count as gone, and those that protect it with it: nobody sees it at the arbiter,
-    /// and it lets nothing out.
+    /// and it lets nothing out. It may have died since.
     pub(super) fn is_unseen(&self) -> bool {
         let silent = |node: &usize| self.nodes[*node].lapsed || self.is_silent(*node);
         let is_primary = |node: &usize| self.nodes[*node].core.role() == Role::Primary;
         let mut primaries = (0..self.nodes.len()).filter(is_primary);
-        self.others_start() && primaries.any(|node| silent(&node))
+        self.others_start() && (self.arbiter.after_silence || primaries.any(|node| silent(&node)))
     }
 }
