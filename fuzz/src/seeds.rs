@@ -304,6 +304,7 @@ fn messages() -> Vec<Message> {
             voices: 2,
         },
         Message::QuorumKnown { number: 1 },
+        Message::Backups { count: 2 },
         Message::Kept { generation: 4 },
         Message::Renewed { generation: 4 },
         Message::Ack(Ack {

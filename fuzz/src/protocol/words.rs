@@ -92,11 +92,12 @@ pub(super) fn message(source: &mut Source<'_>, near: u64) -> Message {
             let generation = u64::from(source.u8());
             let number = generation;
             let voices = number as u32 % 4;
-            match source.below(5) {
+            match source.below(6) {
                 0 => Message::Keep { generation, voices },
                 1 => Message::Kept { generation },
                 2 => Message::Quorum { number, voices },
                 3 => Message::QuorumKnown { number },
+                4 => Message::Backups { count: voices },
                 _ => Message::Renewed { generation },
             }
         }

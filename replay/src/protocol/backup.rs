@@ -33,6 +33,8 @@ pub(super) struct Backup {
     /// The last generation that the primary may have won without this side having lost.
     kept: Generation,
     quorum: Quorum,
+    /// How many backups the primary has, this one included.
+    backups: u32,
     won: bool,
     received: Epoch,
     /// The last epoch whose outputs are out, by the primary's word.
@@ -61,6 +63,7 @@ impl Backup {
             bidder,
             kept,
             quorum,
+            backups,
             received,
             mut ahead,
             first: _,
@@ -75,6 +78,7 @@ impl Backup {
             bidder,
             kept,
             quorum,
+            backups,
             won: false,
             received,
             released: 0,
@@ -224,6 +228,10 @@ impl Backup {
                 out.push(send(link, Message::QuorumKnown { number }));
                 return State::Backup(self);
             }
+            Message::Backups { count } => {
+                self.backups = count;
+                return State::Backup(self);
+            }
             Message::GuestEnded { reason } => {
                 return State::halt(HaltReason::GuestEnded(reason), out);
             }
@@ -294,16 +302,19 @@ impl Backup {
     }
 
     /// The primary is lost. If its process may still be there, it has until `detect_ms` after its last word, on
-    /// which its lease rests, before the arbiter is asked; and a heartbeat more, by which it may have heard from this side
-    /// later than this side from it. A primary that lives is to win: the guest is where its clients are, and other
-    /// backups may follow it there, while this host may be cut off from all of them.
+    /// which its lease rests, before the arbiter is asked. Where it has other backups it has a heartbeat more, by which
+    /// it may have heard from this side later than this side from it: if it lives, it is to win, since the others follow
+    /// it there, and this host may be cut off from all of them.
     fn lost(&mut self, why: LinkLoss, shared: &Shared, out: &mut Vec<Action>) {
         let Some(link) = &self.link else {
             return;
         };
         let at = match why {
             LinkLoss::Closed => shared.now,
-            LinkLoss::Broken(_) => link.heard_at + shared.detect_ns() + shared.heartbeat_ns(),
+            LinkLoss::Broken(_) if self.backups > 1 => {
+                link.heard_at + shared.detect_ns() + shared.heartbeat_ns()
+            }
+            LinkLoss::Broken(_) => link.heard_at + shared.detect_ns(),
         };
         self.part(why.to_string(), at, shared, out);
     }

@@ -37,6 +37,8 @@ pub(super) struct Cloning {
     /// The last generation that the primary may have won without this side having lost.
     pub(super) kept: Generation,
     pub(super) quorum: Quorum,
+    /// How many backups the primary has, this side included.
+    pub(super) backups: u32,
     /// The epoch that completes the clone, once the primary has named it.
     pub(super) first: Option<Epoch>,
     /// The last epoch received; `first - 1` before any.
@@ -172,6 +174,7 @@ fn greeted(mut link: Link, message: Message, shared: &mut Shared, out: &mut Vec<
                     bidder,
                     kept: generation,
                     quorum: Quorum::of(1),
+                    backups: 1,
                     first: None,
                     received: 0,
                     ahead: Ahead::default(),
@@ -283,6 +286,7 @@ impl Cloning {
                 self.quorum = Quorum::of(voices);
                 out.push(send(&self.link, Message::QuorumKnown { number }));
             }
+            (Message::Backups { count }, Some(_)) => self.backups = count,
             (Message::GuestEnded { reason }, _) => return Ok(Some(HaltReason::GuestEnded(reason))),
             (Message::Bye { reason }, _) => return Err(DisconnectReason::Left(reason)),
             (other, _) => {

@@ -33,6 +33,8 @@ pub(super) struct Member {
     /// And in the generation that it is kept in, if it has heard no later word since; with the last number
     /// before.
     kept_quorum: Option<Quorum>,
+    /// How many backups it was told that there are.
+    told_backups: u32,
 }
 
 /// How many voices a member was told are enough.
@@ -59,6 +61,7 @@ impl Member {
                 voices: 1,
             }],
             kept_quorum: None,
+            told_backups: 1,
         }
     }
 
@@ -87,6 +90,15 @@ impl Member {
         let number = last.number + 1;
         out.push(send(link, Message::Quorum { number, voices }));
         self.quorums.push(Quorum { number, voices });
+    }
+
+    /// Tells it how many backups there are, if that was not this side's last word.
+    pub(super) fn tell_backups(&mut self, count: u32, out: &mut Vec<Action>) {
+        if let Some(link) = &self.link
+            && std::mem::replace(&mut self.told_backups, count) != count
+        {
+            out.push(send(link, Message::Backups { count }));
+        }
     }
 
     /// It goes by this one.

@@ -8,7 +8,7 @@ use crate::entry::{Epoch, Page};
 use crate::protocol::facts::{Facts, RejectReason};
 
 /// Version of the protocol that this build speaks; raised with any change to a message, or to a state in one.
-pub const PROTOCOL_VERSION: u32 = 10;
+pub const PROTOCOL_VERSION: u32 = 11;
 
 /// Feature: before its clone begins, a joiner says what RAM it has ([`Message::PageHashes`]).
 pub const FEATURE_PAGE_HASHES: u64 = 1;
@@ -109,6 +109,12 @@ pub enum Message {
         /// Its number.
         number: u64,
     },
+    /// The sender has so many backups, the receiver among them; one if this is never said. With others beside it
+    /// a backup gives a primary that it does not hear any more a head start.
+    Backups {
+        /// How many.
+        count: u32,
+    },
 }
 
 impl Message {
@@ -133,6 +139,7 @@ impl Message {
             Message::Frame { .. } => "a frame for the guest",
             Message::Quorum { .. } => "the size of a quorum",
             Message::QuorumKnown { .. } => "word that it knows the size of the quorum",
+            Message::Backups { .. } => "the number of backups",
         }
     }
 }

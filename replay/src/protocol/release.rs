@@ -78,12 +78,13 @@ impl Primary {
         }
     }
 
-    /// Tells the backups how many of them must have told their positions before one may bid. One that has not
+    /// Tells the backups how many there are, and how many of them must have told their positions before one may bid. One that has not
     /// said a word yet is not counted on by the others: it may still be lost without having had a copy.
     pub(super) fn tell_quorum(&mut self, kept: bool, shared: &Shared, out: &mut Vec<Action>) {
         let copies = self.copies(|_| true);
         for member in &mut self.members {
             let of = copies + usize::from(member.acked.is_none());
+            member.tell_backups(of as u32, out);
             member.tell_quorum(shared.config.release.voices(of), kept, out);
         }
     }

@@ -85,18 +85,18 @@ impl Side {
         Side { core, now_ms: 0 }
     }
 
-    /// What an event leads to, but for heartbeats and notes.
+    /// What an event leads to, but for heartbeats, the number of backups and notes.
     fn on(&mut self, event: Event) -> Vec<Action> {
         let mut actions = self.on_all(event);
         actions.retain(|action| {
-            let beat = matches!(
+            let aside = matches!(
                 action,
                 Action::Send {
-                    message: Message::Heartbeat { .. },
+                    message: Message::Heartbeat { .. } | Message::Backups { .. },
                     ..
                 }
             );
-            !beat && !matches!(action, Action::Note(_))
+            !aside && !matches!(action, Action::Note(_))
         });
         actions
     }

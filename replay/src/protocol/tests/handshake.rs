@@ -9,8 +9,8 @@ type Case = (fn(&mut Hello), &'static str);
 fn each_difference_is_turned_down_with_its_reason() {
     let cases: [Case; 10] = [
         (
-            |h| h.protocol_version = 11,
-            "protocol version 10, this backup 11",
+            |h| h.protocol_version = PROTOCOL_VERSION + 1,
+            "protocol version 11, this backup 12",
         ),
         (
             |h| h.facts.vm_id = "till".to_owned(),

@@ -51,13 +51,28 @@ fn a_backup_gives_a_primary_that_may_live_all_its_time() {
     side.says(Message::Heartbeat { seq: 1, heard: 0 });
     side.wait(100);
     assert_eq!(side.broken(), []);
-    // And a heartbeat more: it may have heard from this side so much later.
-    assert_eq!(side.wait(240), []);
+    assert_eq!(side.wait(190), []);
     let ask = Action::AskArbiter { generation: 5 };
     assert_eq!(side.wait(20), [ask]);
     assert_eq!(side.answer(5, lost()), [Action::DropGuest]);
     assert_eq!(side.core.role(), Role::Joining);
     assert_eq!(side.core.generation(), 5);
+}
+
+#[test]
+fn with_other_backups_beside_it_gives_it_a_heartbeat_more() {
+    let ask = Action::AskArbiter { generation: 5 };
+    for (count, more) in [(1, 0), (2, 50)] {
+        let mut side = Side::backup();
+        side.says(Message::Backups { count });
+        assert_eq!(side.broken(), []);
+        assert_eq!(side.wait(290 + more), []);
+        assert_eq!(side.wait(20), [ask.clone()]);
+    }
+    // It is not there for sure.
+    let mut side = Side::backup();
+    side.says(Message::Backups { count: 2 });
+    assert_eq!(side.closed(), [ask]);
 }
 
 #[test]

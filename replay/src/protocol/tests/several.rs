@@ -354,3 +354,30 @@ fn a_backup_that_never_says_that_it_has_its_copy_is_given_up() {
     side.beat(&[PEER, SECOND], 200);
     assert!(side.core.status().asking_arbiter);
 }
+
+#[test]
+fn each_is_told_how_many_there_are() {
+    let told = |actions: Vec<Action>| -> Vec<(PeerId, u32)> {
+        let told = actions.into_iter().filter_map(|action| match action {
+            Action::Send {
+                peer,
+                message: Message::Backups { count },
+            } => Some((peer, count)),
+            _ => None,
+        });
+        told.collect()
+    };
+    let mut side = Side::of_two(Release::All);
+    let (peer, message) = (SECOND, ack(2, 2));
+    let actions = side.on_all(Event::Message { peer, message });
+    assert_eq!(told(actions), [(PEER, 2)]);
+    let (peer, message) = (SECOND, ack(2, 2));
+    assert_eq!(told(side.on_all(Event::Message { peer, message })), []);
+    // One that is lost may have a copy until it is ruled out.
+    let (peer, why) = (SECOND, LinkLoss::Closed);
+    assert_eq!(told(side.on_all(Event::PeerDisconnected { peer, why })), []);
+    side.hears(PEER, Message::Kept { generation: 5 });
+    let (asked, answer) = (5, ArbiterAnswer::Won);
+    let actions = side.on_all(Event::Arbiter { asked, answer });
+    assert_eq!(told(actions), [(PEER, 1)]);
+}
